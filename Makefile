@@ -12,6 +12,7 @@
 #   make bench-adapters  Compare LoRA training with PEFT and write a section of docs/performance.md (8 minutes).
 #   make bench-prepare  Compare the preparation of data with datasets, and write a section of docs/performance.md.
 #   make bench-decoding  Compare decoding with llama.cpp and write a section of docs/performance.md (5 minutes).
+#   make sweep      Train small models with many settings, and write docs/training-recipes.md (hours; can be stopped).
 #   make fuzz       Run the four fuzzers: session API from Python, from C, from a generator, and the file readers.
 #   make generate   Write the part of toynn.tinynn that follows from csrc/tinynn.h.
 #   make corpus     Write the stories and questions of tools/corpus to examples/data (one second).
@@ -48,7 +49,7 @@ PIP    := $(PY) -m pip --disable-pip-version-check
 NATIVE := CMakeLists.txt pyproject.toml vendor/ggml.lock vendor/populate.py $(wildcard csrc/*.py csrc/*.[ch] csrc/*.map csrc/*/*.[ch])
 
 .DEFAULT_GOAL := help
-.PHONY: help run quickstart quickstart-answers check quick-tests test test-all lint dev bench bench-adapters bench-prepare bench-decoding fuzz generate corpus fixtures \
+.PHONY: help run quickstart quickstart-answers check quick-tests test test-all lint dev bench bench-adapters bench-prepare bench-decoding sweep fuzz generate corpus fixtures \
         determinism-matrix aarch64 sanitize sanitize-threads coverage soak power-loss clean
 .DELETE_ON_ERROR:
 
@@ -105,6 +106,10 @@ bench-prepare: $(VENV)/.installed-dev
 
 bench-decoding: $(VENV)/.installed-dev
 	$(PY) -m benchmarks.decoding $(BENCH)
+
+sweep: $(VENV)/.installed-dev
+	$(PY) -m benchmarks.recipe_sweep
+	$(PY) -m benchmarks.fine_tuning_sweep
 
 fuzz: $(VENV)/.installed-dev
 	$(PY) tools/fuzz/fuzz_rounds.py $(FUZZ)

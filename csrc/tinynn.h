@@ -527,6 +527,12 @@ TNN_API tnn_tensor tnn_fused_output_loss(tnn_session * s,
     int32_t       ignore_id, /* as for tnn_fused_cross_entropy */
     tnn_tensor    divisor,   /* optional, as for tnn_fused_cross_entropy */
     int64_t       part);     /* rows of a part */
+/* Add the z-loss to a cross entropy: its gradients become those of the loss plus the coefficient times the mean of the
+ * squares of log(sum(exp(logits))) over the rows that count. The value of the loss does not change. Make this call before
+ * tnn_build_backward. The call has no effect on tnn_fused_preference_loss. */
+TNN_API int tnn_set_z_loss(tnn_session * s,
+    tnn_tensor    cross_entropy, /* a result of tnn_fused_cross_entropy or tnn_fused_output_loss */
+    float         coefficient);  /* at least 0; 0: no z-loss */
 /* the losses of tnn_fused_preference_loss for a pair with the margin m. SIGMOID: -log(sigmoid(beta m)), as in DPO. HINGE:
  * max(0, 1 - beta m). IPO: (m - 1/(2 beta))^2, with each log-probability divided by the number of its targets. */
 enum tnn_preference { TNN_PREFERENCE_SIGMOID = 0, TNN_PREFERENCE_HINGE = 1, TNN_PREFERENCE_IPO = 2 };

@@ -18,6 +18,7 @@ struct rows {
     int64_t first;  /* the row of the targets that belongs to row 0 of the logits */
     int32_t ignore; /* the ignored id */
     int64_t sequence; /* for gradients with a weight for each sequence: the rows of a sequence. Otherwise 0. */
+    float   z; /* for gradients: the coefficient of the z-loss, the square of log(sum(exp(x))) of each row */
 };
 
 /* Computes -log softmax(x)[target] of each row of the logits, and 0 if the target is ignored. The first node creates the
@@ -101,8 +102,8 @@ static const float * weights_of(const struct ggml_tensor * pairs) {
     return tnn__data(pairs) + pairs->ne[0];
 }
 
-/* Computes dlogits = weight (softmax(x) - one-hot), and 0 if the target is ignored. The weight is 1 / divisor, or that of
- * the sequence to which the row belongs. Operands: logits, targets, losses of the rows, which were computed from the same
+/* Computes dlogits = weight ((1 + 2 z lse) softmax(x) - one-hot) with lse = log(sum(exp(x))), and 0 if the target is
+ * ignored. The weight is 1 / divisor, or that of the sequence to which the row belongs. Operands: logits, targets, losses of the rows, which were computed from the same
  * logits, [divisor, or the result of PREFERENCE_PAIRS]. */
 static void run_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) scratch;
@@ -121,7 +122,11 @@ static void run_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int 
             continue;
         }
         const float max   = tnn__row_max(x, n);
-        const float scale = weight / tnn__exp_sum(x, n, max, g);
+        const float sum   = tnn__exp_sum(x, n, max, g);
+        float       scale = weight / sum;
+        if (p->z != 0.0f) {
+            scale *= (float) (1.0 + 2.0 * (double) p->z * (log((double) sum) + (double) max));
+        }
         for (int64_t i = 0; i < n; i++) {
             g[i] *= scale;
         }
@@ -167,15 +172,17 @@ static const struct tnn_kernel_type CROSS_ENTROPY_BACK = {
 /* Appends the gradients of the logits of the node `rows` and of the nodes before it, in the order of the rows. If the
  * logits exist only in parts, the gradient of a part is followed directly by the gradients of x and of the weight that
  * use it. So only one part is in memory at a time. divisor: as for
- * tnn_fused_cross_entropy, or NULL. */
-static void rows_backward(struct tnn_gradients * g, struct ggml_tensor * rows, struct ggml_tensor * divisor) {
+ * tnn_fused_cross_entropy, or NULL. z: the coefficient of the z-loss. */
+static void rows_backward(struct tnn_gradients * g, struct ggml_tensor * rows, struct ggml_tensor * divisor, float z) {
     const struct tnn_kernel * k = tnn__kernel_of(rows);
     if (k->continues) {
-        rows_backward(g, rows->src[0], divisor);
+        rows_backward(g, rows->src[0], divisor, z);
     }
+    struct rows params = *(const struct rows *) k->params;
+    params.z = z;
     struct ggml_tensor * logits = rows->src[k->continues ? 1 : 0], * targets = rows->src[k->continues ? 2 : 1];
     struct ggml_tensor * args[] = { logits, targets, rows, divisor };
-    tnn__add_gradient(g, logits, &CROSS_ENTROPY_BACK, k->params, args, divisor != NULL ? 4 : 3);
+    tnn__add_gradient(g, logits, &CROSS_ENTROPY_BACK, &params, args, divisor != NULL ? 4 : 3);
     if (tnn__is_logits(logits) && !g->failed) {
         tnn__logits_backward(g, logits, tnn__take_gradient(g, logits));
     }
@@ -209,12 +216,12 @@ void tnn__weighted_backward(struct tnn_gradients * g, struct ggml_tensor * rows,
  * losses of the rows needs no gradient. */
 static void backward(struct tnn_gradients * g, struct ggml_tensor * node, struct ggml_tensor * grad) {
     (void) grad;
-    rows_backward(g, node->src[0], node->src[2]);
+    rows_backward(g, node->src[0], node->src[2], *(const float *) tnn__kernel_of(node)->state);
 }
 
 static const struct tnn_kernel_type CROSS_ENTROPY = {
     .name = "CROSS_ENTROPY", .run = run_mean, .backward = backward, .differentiable = TNN_OPERAND(0), .is_loss = true,
-    .check = check_divisor, .params_size = sizeof(struct rows),
+    .check = check_divisor, .params_size = sizeof(struct rows), .state_size = sizeof(float), /* the coefficient of the z-loss */
 };
 static const struct tnn_kernel_type CROSS_ENTROPY_ROWS = {
     .name = "CROSS_ENTROPY_ROWS", .run = run_rows, .part_of = &CROSS_ENTROPY, .differentiable = TNN_OPERAND(0) | TNN_OPERAND(1),
@@ -295,7 +302,12 @@ static struct ggml_tensor * append_rows(tnn_session * s, const struct loss * los
 static tnn_tensor append_mean(tnn_session * s, const struct loss * loss, struct ggml_tensor * rows) {
     const struct rows    all    = { .ignore = loss->ignore_id };
     struct ggml_tensor * args[] = { rows, loss->targets, loss->divisor };
-    return rows != NULL ? tnn__handle(s, tnn__kernel_node(s, &CROSS_ENTROPY, &all, 1, 1, args, loss->divisor != NULL ? 3 : 2)) : 0;
+    struct ggml_tensor * mean   = rows != NULL ? tnn__kernel_node(s, &CROSS_ENTROPY, &all, 1, 1, args, loss->divisor != NULL ? 3 : 2) : NULL;
+    if (mean == NULL) {
+        return 0;
+    }
+    *(float *) tnn__kernel_of(mean)->state = 0.0f;
+    return tnn__handle(s, mean);
 }
 
 tnn_tensor tnn_fused_cross_entropy(tnn_session * s, tnn_tensor logits, tnn_tensor targets, int32_t ignore_id, tnn_tensor divisor) {
@@ -350,4 +362,23 @@ tnn_tensor tnn_fused_output_loss(tnn_session * s, tnn_tensor x, tnn_tensor weigh
         }
     }
     return append_mean(s, &loss, losses);
+}
+
+int tnn_set_z_loss(tnn_session * s, tnn_tensor cross_entropy, float coefficient) {
+    struct ggml_tensor * loss = tnn__enter(s, __func__) ? tnn__tensor(s, "cross_entropy", cross_entropy) : NULL;
+    if (loss == NULL) {
+        return tnn_last_error_code(s);
+    }
+    if (!tnn__is_cross_entropy(loss)) {
+        return tnn__fail(s, TNN_E_VALUE, "cross_entropy (%s) must be a result of tnn_fused_cross_entropy or tnn_fused_output_loss",
+                         ggml_get_name(loss));
+    }
+    if (!(coefficient >= 0.0f && coefficient < INFINITY)) { /* a NaN makes the first comparison false */
+        return tnn__fail(s, TNN_E_VALUE, "coefficient = %g must be finite and at least 0", (double) coefficient);
+    }
+    if (s->gb != NULL) {
+        return tnn__fail(s, TNN_E_STATE, "the backward graph exists already; call tnn_set_z_loss before tnn_build_backward");
+    }
+    *(float *) tnn__kernel_of(loss)->state = coefficient;
+    return TNN_OK;
 }

@@ -423,6 +423,7 @@ class _Lib:
         part: int,
         /,
     ) -> TensorHandle: ...
+    def tnn_set_z_loss(self, s: SessionPointer, cross_entropy: TensorHandle, coefficient: float, /) -> int: ...
     def tnn_fused_preference_loss(
         self,
         s: SessionPointer,

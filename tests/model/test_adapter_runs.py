@@ -373,8 +373,3 @@ def test_only_the_named_weights_are_trained(bases: Path, tmp_path: Path) -> None
 def test_a_pattern_without_a_weight_is_refused(bases: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"train\.only: 'blk\.9\.\*' matches no weight of the model"):
         toynn.train(bases / "data", tmp_path / "out", init=bases / "run", only=["norms", "blk.9.*"], progress=False)
-
-
-def test_the_default_learning_rate_is_lower_for_an_adapter() -> None:
-    assert TrainConfig().explicit().optimizer.lr == 3e-3
-    assert TrainConfig(adapter=AdapterArgs(rank=2)).explicit().optimizer.lr == 1e-3

@@ -186,7 +186,7 @@ def test_the_shown_configuration_can_be_used(data: Path, tmp_path: Path) -> None
     shown = toynn("train", data, "--out", tmp_path / "run", *SMALL, "--set", "train.steps=3", "--show-config")
     path = tmp_path / "run.toml"
     path.write_text(shown.stdout)
-    assert "lr = 0.003              # highest learning rate of the schedule" in shown.stdout
+    assert "lr = 0.01               # highest learning rate of the schedule" in shown.stdout
     assert max(map(len, shown.stdout.splitlines())) <= 80
     assert toynn("train", *SMALL, "--set", "train.steps=3", "--show-config").stdout == shown.stdout
     done = toynn("train", data, "--out", tmp_path / "run", "--config", path, "--quiet", "--json")

@@ -13,7 +13,8 @@ from toynn import tinynn as nn
 from toynn.data.windows import Batch, EqualWindows
 from toynn.llm.labels import IGNORED
 from toynn.llm.layouts import to_per_head
-from toynn.training.config import OptimizerArgs, StepArgs, TrainConfig
+from toynn.training.config import StepArgs, TrainConfig
+from toynn.training.optimizer_config import OptimizerArgs
 from toynn.training.step import TrainingSteps
 
 ONE = VARIANTS["gqa"]  # one sequence of 7 tokens

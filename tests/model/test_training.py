@@ -360,8 +360,11 @@ def test_the_shape_may_be_repeated_when_resuming_and_is_written_to_run_toml(data
     assert final_bytes(tmp_path / "second") == final_bytes(tmp_path / "third")
     own = read_config(tmp_path / "third" / "run.toml")
     assert own.model is not None
-    assert own.model == dataclasses.replace(MODEL, head_dim=8)
-    train(TrainArgs(data, tmp_path / "third", config(4), resume=True))  # a derived head_dim must be accepted as equal
+    assert own.model == dataclasses.replace(MODEL, head_dim=8, init_scale=0.12)
+    repeated = dataclasses.replace(MODEL, init_scale=None)
+    train(
+        TrainArgs(data, tmp_path / "third", config(4, model=repeated), resume=True)
+    )  # a derived head_dim must be accepted as equal
     train(TrainArgs(data, tmp_path / "fourth", own, init=tmp_path / "first"))
     assert final_bytes(tmp_path / "fourth") == final_bytes(tmp_path / "second")
 

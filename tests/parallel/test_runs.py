@@ -181,6 +181,7 @@ def test_wrong_arguments_are_refused_with_one_line(data: Path, tmp_path: Path) -
         "2 processes, or change train.batch",
     )
     refused(toynn_in_processes(MPICH, 2, *train, "--set", "optimizer.foo=1"), "unknown key")
+    refused(toynn_in_processes(MPICH, 2, *train, "--set", "optimizer.ema=0.9"), "optimizer.ema = 0.9 cannot be used")
     refused(toynn_in_processes(MPICH, 2, "train"), "Missing argument 'DATA'")
     cores = len(os.sched_getaffinity(0))
     many = toynn_in_processes(

@@ -27,6 +27,7 @@ def realize(
     oversubscribe: bool = True,
     optimizer: str = "adamw",
     precision: str = "f32",
+    z_loss: float = 0.0,
 ) -> None:
     """Realize an engine with random weights.
 
@@ -46,6 +47,7 @@ def realize(
         layout=layout,
         optimizer=optimizer,
         precision=precision,
+        z_loss=z_loss,
     )
     engine.realize(cfg, options, oversubscribe=oversubscribe)
 

@@ -295,6 +295,7 @@ OTHERS: dict[str, Call] = {
     "set_loss": lambda d: (nn.tnn_set_loss, [nn.tnn_sum(d.s, d.m)]),
     "set_output": lambda d: (nn.tnn_set_output, [d.m]),
     "tensor_set_bf16_products": lambda d: (nn.tnn_tensor_set_bf16_products, [d.m]),
+    "set_z_loss": lambda d: (nn.tnn_set_z_loss, [d.row_loss(), 0.1]),
     "set_recompute": lambda d: (nn.tnn_set_recompute, [nn.tnn_sum(d.s, d.m)]),
     "tensor_nbytes": lambda d: (nn.tnn_tensor_nbytes, [d.m]),
     "tensor_nelements": lambda d: (nn.tnn_tensor_nelements, [d.m]),

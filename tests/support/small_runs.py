@@ -33,7 +33,7 @@ WORDS = [
     "home",
 ]
 
-MODEL = ModelArgs(d_model=16, n_heads=2, n_kv=1, d_ff=24, n_layers=2, ctx=16)
+MODEL = ModelArgs(d_model=16, n_heads=2, n_kv=1, d_ff=24, n_layers=2, ctx=16, init_scale=1.0)
 
 
 def make_data(folder: Path, seed: int = 0, documents: int = 40) -> Path:

@@ -147,7 +147,8 @@ def row(key: Key) -> str:
     computed = {
         "schedule.warmup": "steps / 10, at most 100",
         "train.epochs": "none",
-        "optimizer.lr": "0.003, for an adapter 0.001",
+        "model.init_scale": "0.12",
+        "optimizer.lr": "by width and start",
         "adapter.init_seed": "train.seed",
         "data.document_attention": "true for samples, false for plain text",
     }

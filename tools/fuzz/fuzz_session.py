@@ -152,6 +152,8 @@ class Round(Arguments):
             loss = made(nn.tnn_fused_output_loss, x, output, targets, -1, None, pick.randint(1, 8))
         else:
             loss = made(nn.tnn_fused_cross_entropy, made(nn.tnn_fused_linear, x, [output]), targets, -1)
+        if pick.random() < 0.3:
+            self.attempt(nn.tnn_set_z_loss, s, loss, pick.choice([0.0, 1e-4, -1.0]))
         if batch == 2:
             pairs = loss, nn.tnn_input_2d_f32(s, 2, batch), nn.tnn_input_1d_f32(s, 3)
             of_pairs = self.attempt(nn.tnn_fused_preference_loss, s, *pairs, kind=t_seq % 3)

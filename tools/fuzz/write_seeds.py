@@ -308,6 +308,7 @@ def fused_training_in_one_call() -> Program:
     ids, positions, targets, loss = _fused_loss(p, biases=True, tied=False, part=2, in_samples=True, bf16=True)
     w, m, v = Handle(0, True), Handle(1, True), Handle(2, True)
     places = range(0, 39, 3)  # each weight is followed by its two moments
+    p.call("tnn_set_z_loss", loss, 1e-5)
     p.call("tnn_set_output", loss)
     p.call("tnn_set_loss", loss)
     p.call("tnn_build_forward_only", loss)

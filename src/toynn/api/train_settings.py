@@ -13,8 +13,9 @@ from toynn.errors import ConfigurationError, ConfigurationTypeError
 from toynn.extras import naming_the_extra
 from toynn.storage.checkpoint import Checkpoint, load_checkpoint
 from toynn.storage.checkpoint.run_folder import named_checkpoint
-from toynn.training.config import CHANGEABLE, TrainConfig
+from toynn.training.config import TrainConfig
 from toynn.training.key_names import NO_VOCABULARY_KEY, VOCABULARY, similar_key
+from toynn.training.optimizer_config import CHANGEABLE
 from toynn.training.start import own_config
 from toynn.training.toml_config import from_toml, key_set, keys, read_config, to_toml
 

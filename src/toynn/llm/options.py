@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from toynn.arguments import INT31_MAX, boolean, integer, one_of, positive
+from toynn.arguments import INT31_MAX, boolean, integer, not_negative, one_of, positive
 from toynn.errors import TinyNNValueError
 from toynn.initialised import Initialised
 from toynn.model.weights import NO_OPTIMIZER, OPTIMIZERS
@@ -40,6 +40,8 @@ class RecipeOptions(Initialised):
     precision: "f32", or "bf16" to round the operands of the products with weight matrices to bfloat16, forward and
         backward. The sums of these products, the weights, moments, norms, attention and the loss stay f32. The products
         with the matrices of an adapter stay f32 too. Fused layout only.
+    z_loss: coefficient of the z-loss, the mean of log(sum(exp(logits)))^2 over the targets that count, whose gradient
+        is added to that of the loss. The reported loss does not contain it. Fused layout only.
     """
 
     t_seq: int = 0
@@ -54,6 +56,7 @@ class RecipeOptions(Initialised):
     layout: str = "per_head"
     optimizer: str = "adamw"
     precision: str = "f32"
+    z_loss: float = 0.0
 
     def __post_init__(self) -> None:
         self._check_each()
@@ -69,6 +72,8 @@ class RecipeOptions(Initialised):
             raise TinyNNValueError(f"optimizer={self.optimizer!r} needs layout='fused', got layout={self.layout!r}")
         if self.precision == "bf16" and self.layout != "fused":
             raise TinyNNValueError(f"precision='bf16' needs layout='fused', got layout={self.layout!r}")
+        if self.z_loss != 0 and self.layout != "fused":
+            raise TinyNNValueError(f"z_loss={self.z_loss:g} needs layout='fused', got layout={self.layout!r}")
 
     def _check_each(self) -> None:
         self.t_seq = integer("t_seq", self.t_seq, 0)
@@ -85,5 +90,6 @@ class RecipeOptions(Initialised):
         self.layout = one_of("layout", self.layout, LAYOUTS)
         self.optimizer = one_of("optimizer", self.optimizer, (*OPTIMIZERS, NO_OPTIMIZER))
         self.precision = one_of("precision", self.precision, PRECISIONS)
+        self.z_loss = not_negative("z_loss", self.z_loss)
         if self.n_threads is not None:
             self.n_threads = integer("n_threads", self.n_threads, 1)

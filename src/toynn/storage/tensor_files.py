@@ -42,6 +42,12 @@ class MadeTensors(Tensors):
         return len(self.shapes)
 
 
+def chained(first: Tensors, second: Tensors) -> MadeTensors:
+    """Return the tensors of both mappings, each of which is read from its mapping when it is read."""
+    shapes = {**shapes_of(first), **shapes_of(second)}
+    return MadeTensors(shapes, lambda name: second[name] if name in second else first[name])
+
+
 def shapes_of(tensors: Tensors) -> dict[str, tuple[int, ...]]:
     """Return the shape of each tensor by name."""
     if isinstance(tensors, MadeTensors):

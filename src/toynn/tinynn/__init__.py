@@ -97,6 +97,7 @@ from toynn.tinynn.calls.fused import (
     tnn_fused_rope_table,
     tnn_fused_scale,
     tnn_fused_swiglu,
+    tnn_set_z_loss,
 )
 from toynn.tinynn.calls.introspection import (
     tnn_graph_n_nodes,
@@ -396,6 +397,7 @@ __all__ = [
     "tnn_set_param",
     "tnn_set_recompute",
     "tnn_set_rows",
+    "tnn_set_z_loss",
     "tnn_sigmoid",
     "tnn_silu",
     "tnn_silu_back",

@@ -7,8 +7,6 @@ with naming_the_extra():
     from toynn.training.config import (
         CheckpointArgs,
         EvaluationArgs,
-        OptimizerArgs,
-        ScheduleArgs,
         StepArgs,
         TrainArgs,
         TrainConfig,
@@ -26,6 +24,7 @@ with naming_the_extra():
         StopTraining,
     )
     from toynn.training.model_config import ModelArgs
+    from toynn.training.optimizer_config import OptimizerArgs, ScheduleArgs
     from toynn.training.preference_config import PreferenceArgs
     from toynn.training.trainer import train
 

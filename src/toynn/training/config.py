@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-from toynn.arguments import INT31_MAX, boolean, instance_of, integer, label, not_negative, one_of, positive, real, shown
+from toynn.arguments import INT31_MAX, boolean, instance_of, integer, label, not_negative, one_of, positive, shown
 from toynn.documented_fields import documented
 from toynn.errors import ConfigurationError, ConfigurationTypeError, TinyNNTypeError, TinyNNValueError
 from toynn.initialised import Initialised
 from toynn.llm.adapters.open_base import OpenBase
 from toynn.llm.options import PRECISIONS
 from toynn.llm.preference import Preference
-from toynn.model.weights import OPTIMIZERS
 from toynn.storage.checkpoint import Checkpoint
 from toynn.storage.regular_files import path_of
 from toynn.training.adapter_config import AdapterArgs, checked_base
 from toynn.training.data_config import DataArgs
+from toynn.training.defaults import INIT_SCALE, learning_rate_of_start
 from toynn.training.model_config import ModelArgs
+from toynn.training.optimizer_config import CHANGEABLE, OptimizerArgs, ScheduleArgs
 from toynn.training.preference_config import DPO, OBJECTIVES, PreferenceArgs
 from toynn.wording import spelled
 
-SCHEDULES = ("constant", "cosine", "wsd")
 DEFAULT_STEPS = 1000
 _MOST_PROMPTS, _LONGEST_PROMPT = 16, 1000  # the log stores the prompts of an evaluation in one line
-LR, LR_OF_ADAPTERS = 3e-3, 1e-3  # the defaults of optimizer.lr
-FACTOR_OF_DPO = 0.01  # preference pairs change a model less than new text does
 
 
 @dataclass(frozen=True)
@@ -55,6 +53,9 @@ class StepArgs:
     precision: str = documented(
         "f32", "operands of the products with weight matrices: f32, or bf16, which rounds them to bfloat16"
     )
+    z_loss: float = documented(
+        0.0, "coefficient of the z-loss, which keeps the logits small; 1e-4 is usual; 0: no z-loss"
+    )
 
     def __post_init__(self) -> None:
         if not isinstance(self.only, list | tuple) or not all(isinstance(one, str) for one in self.only):
@@ -65,76 +66,13 @@ class StepArgs:
         object.__setattr__(self, "recompute", boolean("train.recompute", self.recompute))
         one_of("train.objective", self.objective, OBJECTIVES)
         one_of("train.precision", self.precision, PRECISIONS)
+        object.__setattr__(self, "z_loss", not_negative("train.z_loss", self.z_loss))
         if self.epochs is not None:
             object.__setattr__(self, "epochs", positive("train.epochs", self.epochs))
             if self.steps != DEFAULT_STEPS:
                 raise ConfigurationError(
                     f"train.steps = {self.steps} and train.epochs = {self.epochs} cannot both be given; leave one out"
                 )
-
-
-@dataclass(frozen=True)
-class OptimizerArgs:
-    """AdamW with bias correction and decoupled weight decay, or Muon. See also `toynn.training.optimizer`.
-
-    kind: "adamw"; "muon": the matrices of the layers are updated by Muon, and all other weights by AdamW. The schedule
-    multiplies lr and muon_lr by the same factor.
-    """
-
-    lr: float | None = documented(
-        None, "highest learning rate of the schedule. Default: 3e-3, for an adapter 1e-3; for dpo, a hundredth of it"
-    )
-    beta1: float = documented(0.9, "decay rate of the running mean of the gradients")
-    beta2: float = documented(0.95, "decay rate of the running mean of the squared gradients")
-    eps: float = documented(1e-8, "constant added to the denominator of the update")
-    weight_decay: float = documented(0.1, "weight decay, applied to matrices but not to norms and biases")
-    clip: float = documented(
-        1.0, "limit of the global gradient norm; larger gradients are scaled down to it; 0: no limit"
-    )
-    kind: str = documented("adamw", "optimizer of the matrices in the layers: adamw or muon")
-    muon_lr: float = documented(0.02, "muon: highest learning rate of the matrices in the layers")
-    muon_momentum: float = documented(0.95, "muon: decay rate of the running mean of the gradients")
-    muon_weight_decay: float = documented(0.01, "muon: weight decay of the matrices in the layers")
-
-    def __post_init__(self) -> None:
-        if self.lr is not None:
-            object.__setattr__(self, "lr", not_negative("optimizer.lr", self.lr))
-        one_of("optimizer.kind", self.kind, OPTIMIZERS)
-        for name in ("weight_decay", "clip", "muon_lr", "muon_weight_decay"):
-            object.__setattr__(self, name, not_negative(f"optimizer.{name}", getattr(self, name)))
-        for name in ("beta1", "beta2", "muon_momentum"):
-            value = real(f"optimizer.{name}", getattr(self, name), lambda x: 0 <= x < 1, "at least 0 and below 1")
-            object.__setattr__(self, name, value)
-        object.__setattr__(self, "eps", positive("optimizer.eps", self.eps))
-
-
-@dataclass(frozen=True)
-class ScheduleArgs:
-    """The learning rate of each step; see `toynn.training.schedule.learning_rate`.
-
-    kind: "constant"; "cosine": falls to min_ratio * lr at the last step; "wsd": constant, then falls linearly to
-        min_ratio * lr during the last `decay` steps.
-    warmup: number of first steps, during which the rate rises. None: 100 steps, or a tenth of all steps if this is
-        less.
-    """
-
-    kind: str = documented("cosine", "shape of the schedule: constant, cosine or wsd")
-    warmup: int | None = documented(None, "number of first steps, during which the learning rate rises from 0")
-    decay: int = documented(0, "wsd: number of last steps, during which the learning rate falls")
-    min_ratio: float = documented(0.1, "cosine, wsd: learning rate of the last step, divided by lr")
-
-    def __post_init__(self) -> None:
-        one_of("schedule.kind", self.kind, SCHEDULES)
-        if self.warmup is not None:
-            object.__setattr__(self, "warmup", integer("schedule.warmup", self.warmup, 0))
-        object.__setattr__(self, "decay", integer("schedule.decay", self.decay, 0))
-        ratio = real("schedule.min_ratio", self.min_ratio, lambda x: 0 <= x <= 1, "from 0 to 1")
-        object.__setattr__(self, "min_ratio", ratio)
-
-    def warmup_of(self, steps: int) -> int:
-        """Return the number of warm-up steps in a run of `steps` steps. Raises TinyNNValueError, TinyNNTypeError."""
-        steps = integer("steps", steps, 1)
-        return min(100, steps // 10) if self.warmup is None else self.warmup
 
 
 @dataclass(frozen=True)
@@ -207,8 +145,8 @@ class TrainConfig:
 
     model: ModelArgs | None = None
     train: StepArgs = StepArgs()
-    optimizer: OptimizerArgs = OptimizerArgs()
-    schedule: ScheduleArgs = ScheduleArgs()
+    optimizer: OptimizerArgs = OptimizerArgs()  # noqa: RUF009
+    schedule: ScheduleArgs = ScheduleArgs()  # noqa: RUF009
     evaluation: EvaluationArgs = EvaluationArgs()
     checkpoint: CheckpointArgs = CheckpointArgs()
     adapter: AdapterArgs = AdapterArgs()  # noqa: RUF009 (the dataclass is frozen)
@@ -240,6 +178,10 @@ class TrainConfig:
             raise ConfigurationError(
                 f'the keys of dpo need train.objective = "{DPO}", got "{self.train.objective}"; leave them out'
             )
+        if self.train.objective == DPO and self.train.z_loss > 0:
+            raise ConfigurationError(
+                f'train.z_loss must be 0 with train.objective = "{DPO}", got {self.train.z_loss:g}; leave it out'
+            )
         if self.train.epochs is not None:
             return  # the number of steps is not known before `with_steps`
         warmup, decay = self.schedule.warmup_of(self.train.steps), self.schedule.decay
@@ -250,29 +192,37 @@ class TrainConfig:
             )
 
     def explicit(self, model: ModelArgs | None = None) -> TrainConfig:
-        """Return a copy with a value for `model`, optimizer.lr, schedule.warmup and adapter.init_seed, instead of None.
+        """Return a copy with a value for each key that is None.
 
-        model: the shape to use if the configuration has none. Default: `ModelArgs()`. If train.epochs is set,
-        schedule.warmup may still be None, because the number of steps is not known before `with_steps`.
+        model: the shape of the model that training starts from. None: the initial weights are random, and the shape is
+        that of the configuration, or `ModelArgs()`. If train.epochs is set, schedule.warmup may still be None, because
+        the number of steps is not known before `with_steps`. data.document_attention stays None, because its value
+        depends on the data.
         """
         if model is not None:
             instance_of("model", model, ModelArgs)
-        schedule, optimizer, adapter = self.schedule, replace(self.optimizer, lr=self.lr), self.adapter
+        shape = self.model or model or ModelArgs()
+        if shape.init_scale is None:
+            shape = replace(shape, init_scale=INIT_SCALE)
+        optimizer = replace(self.optimizer, lr=self._lr(shape.d_model, existing=model is not None))
+        schedule, adapter = self.schedule, self.adapter
         if adapter.init_seed is None:
             adapter = replace(adapter, init_seed=self.train.seed)
         if self.train.epochs is None:
             schedule = replace(schedule, warmup=schedule.warmup_of(self.train.steps))
-        return replace(
-            self, model=self.model or model or ModelArgs(), schedule=schedule, optimizer=optimizer, adapter=adapter
-        )
+        return replace(self, model=shape, schedule=schedule, optimizer=optimizer, adapter=adapter)
 
     @property
     def lr(self) -> float:
-        """The highest learning rate of the schedule: optimizer.lr, or its default."""
+        """The highest learning rate of the schedule: optimizer.lr, or its default for random initial weights."""
+        return self._lr((self.model or ModelArgs()).d_model, existing=False)
+
+    def _lr(self, d_model: int, *, existing: bool) -> float:
         if self.optimizer.lr is not None:
             return self.optimizer.lr
-        usual = LR_OF_ADAPTERS if self.adapter.rank else LR
-        return usual * FACTOR_OF_DPO if self.train.objective == DPO else usual
+        return learning_rate_of_start(
+            d_model, existing=existing, adapter=self.adapter.rank > 0, preference=self.train.objective == DPO
+        )
 
     @property
     def preference(self) -> Preference | None:
@@ -317,16 +267,6 @@ class TrainConfig:
                 f"schedule.warmup must be below the number of steps, {self.train.steps}, got {warmup}; otherwise the "
                 "learning rate would never decrease"
             )
-
-
-# The keys that a resumed run may change on request (`TrainArgs.changes`). optimizer.kind is not one of them, because
-# another kind of optimizer has other moments.
-CHANGEABLE = tuple(
-    f"{section}.{one.name}"
-    for section, kind in (("optimizer", OptimizerArgs), ("schedule", ScheduleArgs))
-    for one in fields(kind)
-    if one.name != "kind" or section != "optimizer"
-)
 
 
 @dataclass(frozen=True)

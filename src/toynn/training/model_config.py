@@ -15,7 +15,8 @@ class ModelArgs(ModelShape):
     """The shape of a new model without its vocabulary size, which comes from the data. See `ModelShape` for the fields.
 
     vocab: a placeholder, which `shape` replaces. head_dim: 0 means d_model // n_heads; `shape` replaces it too.
-    init_scale: factor of the standard deviation of the initial weights. It is not part of the shape.
+    init_scale: factor of the standard deviation of the initial weights. None: the default, which
+        `TrainConfig.explicit` sets. It is not part of the shape.
     """
 
     vocab: int = field(default=1, init=False, repr=False, compare=False)
@@ -27,11 +28,16 @@ class ModelArgs(ModelShape):
     ctx: int = 256
     rope_base: float = 10000.0
     rms_eps: float = 1e-5
-    init_scale: float = documented(1.0, "factor of the standard deviation of the initial weights")
+    init_scale: float | None = documented(
+        None,
+        "standard deviation of the initial matrices of the layers, multiplied by the square root of their columns. "
+        "Default: 0.12",
+    )
 
     def __post_init__(self) -> None:
         derived = integer("model.head_dim", self.head_dim, 0) == 0
-        object.__setattr__(self, "init_scale", positive("model.init_scale", self.init_scale))
+        if self.init_scale is not None:
+            object.__setattr__(self, "init_scale", positive("model.init_scale", self.init_scale))
         try:
             super().__post_init__()
         except TinyNNTypeError as error:

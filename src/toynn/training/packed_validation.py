@@ -13,6 +13,7 @@ from toynn.llm.engine import LlamaSeqEngine
 from toynn.llm.labels import IGNORED
 from toynn.parallel.division import in_turn
 from toynn.parallel.processes import Processes
+from toynn.training.config import EvaluationArgs
 from toynn.training.data_config import DataArgs, end_of_documents, packs_samples
 from toynn.training.evaluation import Validation, ValidationLoss
 
@@ -90,3 +91,26 @@ def validation_of(split: PackedTokens, t_seq: int, t_batch: int, windows: int, a
     if packs_samples(split, args):
         return PackedValidation(split, t_seq, t_batch, windows)
     return Validation(split, t_seq, t_batch, windows, end_of_documents(split, args))
+
+
+def notes_on_validation(evaluated: int, tokens: int, settings: EvaluationArgs) -> tuple[str, ...]:
+    """Return a note if the model cannot be evaluated, although there is validation text or evaluation.patience is set.
+
+    evaluated: number of validation tokens that count for the loss. tokens: number of tokens of the validation split.
+    """
+    if evaluated > 0:
+        return ()
+    if tokens == 1:
+        return ("the validation split has only 1 token, so the model is never evaluated; prepare more text",)
+    if tokens > 0:
+        n = settings.windows
+        what, remedy = "the validation split", "prepare more samples"
+        if n > 0:
+            what = "the first validation window" if n == 1 else f"the first {n} validation windows"
+            remedy = "increase evaluation.windows"
+        return (f"no token of {what} counts for the loss, so the model is never evaluated; {remedy}",)
+    if settings.patience > 0:
+        return ("evaluation.patience has no effect, because the data has no validation split",)
+    if settings.prompts:
+        return ("evaluation.prompts has no effect, because the data has no validation split",)
+    return ()

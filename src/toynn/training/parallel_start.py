@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 
 from toynn.data import DataFolder
+from toynn.errors import ConfigurationError
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.parallel.processes import Processes
 from toynn.tinynn import build_info
@@ -22,8 +23,8 @@ def check_start(processes: Processes, start: Start, data: DataFolder, n_threads:
     n_threads: the number that the user asked for, or None.
 
     Raises ProcessError, naming the process and its host, if a process has another version, another instruction-set
-    profile, other data or another configuration than process 0; ConfigurationError if the processes cannot divide the
-    windows of a step.
+    profile, other data or another configuration than process 0; ConfigurationError for optimizer.ema, or if the
+    processes cannot divide the windows of a step.
     """
     build = build_info()
     processes.compare(
@@ -38,6 +39,11 @@ def check_start(processes: Processes, start: Start, data: DataFolder, n_threads:
         },
     )
     with processes.together():
+        if start.config.optimizer.ema > 0:
+            raise ConfigurationError(
+                f"optimizer.ema = {start.config.optimizer.ema:g} cannot be used with several processes; leave it "
+                "out, or start one process"
+            )
         share_of(start.config.train, processes.rank, processes.n)
     with processes.together():
         return processes.threads(n_threads)

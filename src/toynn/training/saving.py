@@ -13,7 +13,8 @@ from toynn.model.trained_model import TrainedModel
 from toynn.model.weights import weights_of
 from toynn.storage.checkpoint import RunFolder, TrainingState
 from toynn.storage.checkpoint.meta import OVER_BATCHES, OVER_WINDOWS, TrainingProgress
-from toynn.storage.tensor_files import MadeTensors, Tensors
+from toynn.storage.tensor_files import MadeTensors, Tensors, chained
+from toynn.training.averages import AveragedWeights
 from toynn.training.data_identity import data_identity
 from toynn.training.divergence import DivergedError, name_not_finite
 from toynn.training.evaluation import BestEvaluation
@@ -28,6 +29,7 @@ class Saver:
 
     run: the folder of the run, or None in a process that does not write it. moments: a function that returns the
     moments by name. All processes of a job call it at the same place, because each process has a part of the moments.
+    averages: the averages of the weights, which are saved as the weights of the model; None: the weights are saved.
     """
 
     def __init__(
@@ -37,8 +39,10 @@ class Saver:
         start: Start,
         data: DataFolder,
         moments: Callable[[], Tensors],
+        averages: AveragedWeights | None,
     ) -> None:
         self._run, self._engine, self._start, self._data, self._moments = run, engine, start, data, moments
+        self._averages = averages
         self._config = start.config
         model = None if start.checkpoint is None else start.checkpoint.contents
         self._tokens = special_tokens(model, start.state is not None, data)
@@ -61,6 +65,8 @@ class Saver:
             return None
         began = time.perf_counter()
         moments = self._moments() if step > 0 else {}
+        if step > 0 and self._averages is not None:
+            moments = chained(moments, self._averages.unaveraged())
         if self._run is None:
             self._saved_step = step
             return None
@@ -114,7 +120,8 @@ class Saver:
         Raises DivergedError if one is NaN or infinite.
         """
         names = self._engine.weights if self._start.base is None else self._engine.param_names()
-        weights = MadeTensors({name: self._sizes[name] for name in names}, self._engine.download_weight)
+        made = self._engine.download_weight if self._averages is None else self._averages.weight
+        weights = MadeTensors({name: self._sizes[name] for name in names}, made)
         if step > 0 and (name := name_not_finite(weights.items())) is not None:
             raise DivergedError(step, "weights are not finite after it", name, self._config)
         return weights

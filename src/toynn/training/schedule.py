@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from toynn.arguments import instance_of, integer, not_negative
-from toynn.training.config import ScheduleArgs
+from toynn.training.optimizer_config import ScheduleArgs
 
 
 def learning_rate(schedule: ScheduleArgs, lr: float, step: int, steps: int) -> float:

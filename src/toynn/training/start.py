@@ -17,11 +17,12 @@ from toynn.storage.checkpoint import Checkpoint, RunReader, TrainingState, load_
 from toynn.storage.checkpoint.meta import META, OVER_WINDOWS, DataIdentity
 from toynn.text.encoding_rules import same_encoding
 from toynn.training.adapter_start import base_to_resume, checkpoint_on_base, continued, opened_base
-from toynn.training.config import CHANGEABLE, TrainArgs, TrainConfig
+from toynn.training.config import TrainArgs, TrainConfig
 from toynn.training.data_config import windows_of
 from toynn.training.data_identity import data_identity
 from toynn.training.model_config import ModelArgs
 from toynn.training.optimizer import Optimizer
+from toynn.training.optimizer_config import CHANGEABLE
 from toynn.training.pairs_start import check_length, for_data, refuse_random_weights
 from toynn.training.special_tokens import special_tokens, with_added_tokens
 from toynn.training.toml_config import differences, from_toml
@@ -303,6 +304,8 @@ def _resumed_config(args: TrainArgs, own: TrainConfig, held: Checkpoint, epoch: 
     config = own if args.config is None else args.config.with_steps(epoch)
     if config.optimizer.lr is None:
         config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, lr=own.optimizer.lr))
+    if config.model is not None and config.model.init_scale is None:
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, init_scale=shape.init_scale))
     if config.schedule.warmup is None:
         schedule = dataclasses.replace(config.schedule, warmup=own.schedule.warmup)
         config = dataclasses.replace(config, schedule=schedule)
@@ -320,7 +323,7 @@ def _resumed_config(args: TrainArgs, own: TrainConfig, held: Checkpoint, epoch: 
             f"to change it on purpose, use {request}"
             if key in CHANGEABLE
             else "a resumed run can change only train.steps, train.epochs, train.recompute, evaluation.*, "
-            "checkpoint.*, schedule.* and optimizer.* without optimizer.kind; leave it out, or start a new run"
+            "checkpoint.*, schedule.*, and optimizer.* without kind and ema; leave it out, or start a new run"
         )
         raise ConfigurationError(f"{key} is {now!r}, but the run has {was!r}; {remedy}")
     return config

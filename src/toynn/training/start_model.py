@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from toynn.arguments import INT31_MAX
 from toynn.errors import ConfigurationError, FileFormatError
-from toynn.llm.adapters.model_on_base import ModelOnBase
+from toynn.llm.adapters.model_on_base import ModelOnBase, adapter_of
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.llm.options import RecipeOptions
-from toynn.model.weights import NO_OPTIMIZER
+from toynn.model.weights import NO_OPTIMIZER, UNAVERAGED
+from toynn.training.averages import AveragedWeights
+from toynn.training.defaults import INIT_SCALE
 from toynn.training.start import Start, trained_names
 
 
@@ -22,11 +24,12 @@ def declare_model(
         t_seq=t_seq,
         t_batch=2 * batch if start.config.preference else batch,
         seed=start.config.train.seed,
-        init_scale=1.0 if start.config.model is None else start.config.model.init_scale,
+        init_scale=(start.config.model and start.config.model.init_scale) or INIT_SCALE,
         n_threads=n_threads,
         layout="fused",
         optimizer=start.config.optimizer.kind if updates else NO_OPTIMIZER,
         precision=start.config.train.precision,
+        z_loss=start.config.train.z_loss,
     )
     contents = None if start.checkpoint is None else start.checkpoint.contents
     if isinstance(contents, ModelOnBase):
@@ -52,11 +55,29 @@ def realize(engine: LlamaSeqEngine, start: Start, n_threads: int | None, batch: 
     declare_model(start, n_threads, engine, start.t_seq, batch, updates)
     if start.state is not None and start.step:
         trained = engine.trained_weights()
-        names = {one.name + end for one in trained for end in one.moments(start.config.optimizer.kind)}
+        ends = (UNAVERAGED,) if start.config.optimizer.ema > 0 else ()
+        names = {one.name + end for one in trained for end in (*one.moments(start.config.optimizer.kind), *ends)}
         if (wrong := names.symmetric_difference(start.state.moments)) and start.checkpoint is not None:
             raise FileFormatError(
                 f"{start.checkpoint.path} is damaged: its moments are not those of the trained weights; {min(wrong)!r} "
                 f"is {'missing' if min(wrong) in names else 'unknown'}"
             )
         for name, values in start.state.moments.items() if updates else ():
-            engine.upload_weight(name, values)
+            engine.upload_weight(name.removesuffix(UNAVERAGED), values)
+
+
+def averages_of(engine: LlamaSeqEngine, start: Start) -> AveragedWeights | None:
+    """Return the averages of the trained weights after `realize`, or None without optimizer.ema.
+
+    A resumed run takes them from its checkpoint, which has the averages as the weights of the model.
+    """
+    decay = start.config.optimizer.ema
+    if decay == 0:
+        return None
+    if start.state is None or start.checkpoint is None or start.step == 0:
+        return AveragedWeights(engine, decay)
+    contents = start.checkpoint.contents
+    adapter = adapter_of(contents)
+    if adapter is not None:
+        return AveragedWeights(engine, decay, adapter.tensors)
+    return AveragedWeights(engine, decay, start.checkpoint.model.weights)

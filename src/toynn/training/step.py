@@ -41,16 +41,22 @@ class TrainingSteps:
 
     interrupted: a function that is called between two batches of a step. If it returns true, the step is abandoned.
     pairs: the reference of the preference pairs, or None if the run has none.
+    optimizer: the hyperparameters of each step. Default: those of the configuration.
     """
 
     pairs: PairsOfStep | None = None
 
     def __init__(
-        self, engine: LlamaSeqEngine, windows: Windows, config: TrainConfig, interrupted: Callable[[], bool]
+        self,
+        engine: LlamaSeqEngine,
+        windows: Windows,
+        config: TrainConfig,
+        interrupted: Callable[[], bool],
+        optimizer: Optimizer | None = None,
     ) -> None:
         self._engine, self._windows, self._config, self._train = engine, windows, config, config.train
         self._interrupted = interrupted
-        self._optimizer = Optimizer(config)
+        self._optimizer = optimizer or Optimizer(config)
         self._read: tuple[int, Batch] | None = None
         self._built = False
 

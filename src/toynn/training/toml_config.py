@@ -191,9 +191,8 @@ def _threads_are_no_key(key: str) -> ConfigurationError:
 
 def _model_table(given: Mapping[str, Any], init: Checkpoint) -> dict[str, Any]:
     """Return the section [model] with the values of an existing model. Raises ConfigurationError for other values."""
-    existing = _table(ModelArgs.of_shape(init.contents.shape))
+    existing = _without_none(_table(ModelArgs.of_shape(init.contents.shape)))
     shape, values = flat(existing), flat(given)
-    del shape["init_scale"]  # init_scale is not a part of the shape
     for key, value in values.items():
         if key in shape and shape[key] != value and (key, value) != ("head_dim", 0):
             raise ConfigurationError(

@@ -40,6 +40,7 @@ from toynn.training.events import Callback, Ended, Evaluated, PairFigures, Start
 from toynn.training.interrupts import Interrupts
 from toynn.training.memory_need import naming_the_batch
 from toynn.training.objective import steps_and_validation
+from toynn.training.packed_validation import notes_on_validation
 from toynn.training.parallel_start import check_start, check_weights
 from toynn.training.preference import PairValidation
 from toynn.training.reference import reference_of
@@ -48,7 +49,7 @@ from toynn.training.saving import Saver
 from toynn.training.shares import WindowShare, share_of
 from toynn.training.sources import SourcesRead
 from toynn.training.start import Start, find_start
-from toynn.training.start_model import declare_model, realize
+from toynn.training.start_model import averages_of, declare_model, realize
 from toynn.training.toml_config import to_toml
 
 
@@ -146,7 +147,8 @@ class _Trainer:
         self._steps, self._validation = steps_and_validation(
             start, data, engine, windows, share, lambda: interrupts.asked, processes
         )
-        self._saver = Saver(run, engine, start.without_tensors(), data, self._steps.moments)
+        self._averages = averages_of(engine, start)
+        self._saver = Saver(run, engine, start.without_tensors(), data, self._steps.moments, self._averages)
         self._step = start.step
         self._last_loss: float | None = None
         self._best = BestEvaluation.of(start.state)
@@ -266,6 +268,8 @@ class _Trainer:
         if result is None:
             return False
         self._step += 1
+        if self._averages is not None:
+            self._averages.update(self._step)
         self._last_loss = result.loss
         seconds = time.perf_counter() - began
         per_step = self._config.windows_of_step
@@ -290,7 +294,8 @@ class _Trainer:
         if self._validation.tokens == 0:
             return False
         began = time.perf_counter()
-        found = self._validation.loss(self._engine, self._processes)
+        with nullcontext() if self._averages is None else self._averages.in_engine():
+            found = self._validation.loss(self._engine, self._processes)
         loss = found.mean
         self._steps.graph_dropped()
         if not math.isfinite(loss):
@@ -341,31 +346,14 @@ class _Trainer:
             inits=checkpoint if start.state is None else None,
             config=to_toml(self._config),
             epochs=self._config.train.steps * self._epochs_per_step,
-            notes=(*start.notes, *notes_on_windows(self._windows), *self._notes_on_validation()),
+            notes=(
+                *start.notes,
+                *notes_on_windows(self._windows),
+                *notes_on_validation(self._validation.tokens, splits["validation"].tokens, self._config.evaluation),
+            ),
             windows_per_epoch=self._windows.windows_per_epoch,
             filled=filled_share(self._windows),
         )
-
-    def _notes_on_validation(self) -> tuple[str, ...]:
-        """Return a note if the model cannot be evaluated, although there is validation text or evaluation.patience is
-        set.
-        """
-        if self._validation.tokens > 0:
-            return ()
-        if (tokens := self._data.meta.splits["validation"].tokens) == 1:
-            return ("the validation split has only 1 token, so the model is never evaluated; prepare more text",)
-        if tokens > 0:
-            n = self._config.evaluation.windows
-            what, remedy = "the validation split", "prepare more samples"
-            if n > 0:
-                what = "the first validation window" if n == 1 else f"the first {n} validation windows"
-                remedy = "increase evaluation.windows"
-            return (f"no token of {what} counts for the loss, so the model is never evaluated; {remedy}",)
-        if self._config.evaluation.patience > 0:
-            return ("evaluation.patience has no effect, because the data has no validation split",)
-        if self._config.evaluation.prompts:
-            return ("evaluation.prompts has no effect, because the data has no validation split",)
-        return ()
 
     def _ended(self, reason: str) -> Ended:
         return Ended(

@@ -112,6 +112,8 @@ class LlamaSeqEngine(PartialSteps):
             raise TinyNNValueError(f"recompute needs the fused layout, got a model in the {layout.name} layout")
         packed = _packed(layout, boolean("packed", packed))
         _check_pairs(layout, preference)
+        if preference is not None and layout.options.z_loss > 0:
+            raise TinyNNValueError(f"z_loss must be 0 with preference, got {layout.options.z_loss:g}")
         batches = integer("batches", batches, 1)
         if batches > 1 and options.updates and not options.keep_gradients:
             raise TinyNNValueError(f"batches must be 1 without keep_gradients=True, got {batches}")

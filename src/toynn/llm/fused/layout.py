@@ -29,6 +29,7 @@ from toynn.tinynn import (
     tnn_input_1d_i32,
     tnn_input_2d_f32,
     tnn_set_output,
+    tnn_set_z_loss,
     tnn_tensor_set_name,
     tnn_tensor_src,
     tnn_train_step,
@@ -78,9 +79,13 @@ class FusedLayout(Layout):
     def loss(self, taps: dict[str, Tensor], divisor: Tensor | None) -> tuple[Tensor, Tensor]:
         t_targets = tnn_input_1d_i32(self.session, self.n)  # (n,)
         if "logits" in taps:
-            return t_targets, tnn_fused_cross_entropy(self.session, taps["logits"], t_targets, IGNORE_ID, divisor)
-        output = output_of(self.parameters.tree)
-        return t_targets, FusedGraph(self.session).output_loss(taps["final_norm"], output, t_targets, divisor)
+            t_loss = tnn_fused_cross_entropy(self.session, taps["logits"], t_targets, IGNORE_ID, divisor)
+        else:
+            output = output_of(self.parameters.tree)
+            t_loss = FusedGraph(self.session).output_loss(taps["final_norm"], output, t_targets, divisor)
+        if self.options.z_loss > 0:
+            tnn_set_z_loss(self.session, t_loss, self.options.z_loss)
+        return t_targets, t_loss
 
     def parts_save_memory(self) -> bool:
         output = output_of(self.parameters.tree).weight

@@ -24,7 +24,7 @@ from toynn.llm.adapters.model_on_base import AnyModel, ModelOnBase, adapter_of
 from toynn.llm.adapters.trained_adapter import TrainedAdapter
 from toynn.model.trained_model import TrainedModel
 from toynn.model.weights import MOMENTS as MOMENT_ENDS
-from toynn.model.weights import OPTIMIZERS, weights_of
+from toynn.model.weights import OPTIMIZERS, UNAVERAGED, weights_of
 from toynn.storage.checkpoint.meta import (
     ADAPTER,
     META,
@@ -210,7 +210,10 @@ def _check_moments(folder: Path, model: AnyModel, moments: Mapping[str, FloatArr
     else:
         trained = [] if model.adapter is None else model.adapter.spec.weights(model.shape)
     shapes = {weight.name: weight.size for weight in trained}
-    possible = [{one.name + end for one in trained for end in one.moments(optimizer)} for optimizer in OPTIMIZERS]
+    averaged = (UNAVERAGED,) if any(name.endswith(UNAVERAGED) for name in moments) else ()
+    possible = [
+        {one.name + end for one in trained for end in (*one.moments(optimizer), *averaged)} for optimizer in OPTIMIZERS
+    ]
     wanted = next((names for names in possible if names == moments.keys()), possible[0])
     if wrong := wanted.symmetric_difference(moments):
         what = "lacks the tensor" if min(wrong) in wanted else "contains the unknown tensor"

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from toynn.arguments import float32, int32, int64
 from toynn.tinynn.native import lib
-from toynn.tinynn.session import Session, Tensor, built, handle, handles, optional_handle
+from toynn.tinynn.session import Session, Tensor, built, handle, handles, optional_handle, status
 
 
 def tnn_fused_add_product(s: Session, y: Tensor, x: Tensor, weight: Tensor, column: int) -> Tensor:
@@ -266,6 +266,20 @@ def tnn_fused_output_loss(
         optional_handle(s, "divisor", divisor),
         int64("part", part),
     )
+
+
+def tnn_set_z_loss(s: Session, cross_entropy: Tensor, coefficient: float) -> None:
+    """Add the z-loss to a cross entropy: its gradients become those of the loss plus the coefficient times the mean of
+    the squares of log(sum(exp(logits))) over the rows that count.
+
+    The value of the loss does not change. Make this call before `tnn_build_backward`. The call has no effect on
+    `tnn_fused_preference_loss`.
+
+    Args:
+        cross_entropy: a result of `tnn_fused_cross_entropy` or `tnn_fused_output_loss`.
+        coefficient: at least 0; 0: no z-loss.
+    """
+    status(s, lib.tnn_set_z_loss, handle(s, "cross_entropy", cross_entropy), float32("coefficient", coefficient))
 
 
 def tnn_fused_preference_loss(

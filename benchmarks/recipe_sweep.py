@@ -1,0 +1,185 @@
+"""Train small models with many settings, and write the tables of docs/training-recipes.md.
+
+`python -m benchmarks.recipe_sweep` takes hours on one core. Each run that has ended is a line of
+benchmarks/results/recipe_sweep.jsonl. A sweep that was stopped goes on with the runs that are missing there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import toynn
+from benchmarks.program_process import ROOT, ProgramError
+from benchmarks.report import write_markdown
+from benchmarks.sweep_corpora import CORPORA, data_folder
+from toynn.training.divergence import DivergedError
+
+RESULTS = ROOT / "benchmarks" / "results" / "recipe_sweep.jsonl"
+PAGE = ROOT / "docs" / "training-recipes.md"
+CONTEXT, BATCH, STEPS = 128, 8, 250  # tokens per window, windows per step, steps
+LR_TIMES_WIDTH = 0.64  # the learning rate of the center, multiplied by d_model
+
+SIZES: dict[str, dict[str, int]] = {
+    "0.5M": {"d_model": 96, "n_heads": 3, "n_kv": 3, "d_ff": 256, "n_layers": 3},
+    "2M": {"d_model": 192, "n_heads": 6, "n_kv": 6, "d_ff": 512, "n_layers": 4},
+    "10M": {"d_model": 384, "n_heads": 12, "n_kv": 12, "d_ff": 1024, "n_layers": 5},
+}
+CENTER: dict[str, Any] = {
+    "model.init_scale": 0.12,
+    "optimizer.kind": "adamw",
+    "optimizer.beta2": 0.95,
+    "optimizer.weight_decay": 0.1,
+    "optimizer.clip": 1.0,
+    "schedule.kind": "cosine",
+    "schedule.warmup": 25,
+    "schedule.min_ratio": 0.1,
+}
+LR_FACTOR = "lr * d_model / 0.64"  # the name of the learning rate in POINTS, relative to the center
+
+
+def _muon(lr: float, **others: Any) -> dict[str, Any]:
+    return {"optimizer.kind": "muon", "optimizer.muon_lr": lr, **others}
+
+
+# The settings of each run, which replace those of the center.
+POINTS: dict[str, dict[str, Any]] = {
+    "center": {},
+    **{f"init_scale {value}": {"model.init_scale": value} for value in (1.0, 0.25, 0.06)},
+    **{f"learning rate x {value}": {LR_FACTOR: value} for value in (0.25, 0.5, 2.0, 4.0)},
+    "muon 0.02": _muon(0.02),
+    "muon 0.01": _muon(0.01),
+    "muon 0.04": _muon(0.04),
+    "min_ratio 0": {"schedule.min_ratio": 0.0},
+    "wsd": {"schedule.kind": "wsd", "schedule.decay": 75, "schedule.min_ratio": 0.0},
+    "warmup 5": {"schedule.warmup": 5},
+    "warmup 75": {"schedule.warmup": 75},
+    "weight_decay 0": {"optimizer.weight_decay": 0.0},
+    "weight_decay 0.3": {"optimizer.weight_decay": 0.3},
+    "beta2 0.99": {"optimizer.beta2": 0.99},
+    "init_scale 0.25, lr x 0.5": {"model.init_scale": 0.25, LR_FACTOR: 0.5},
+    "init_scale 0.5": {"model.init_scale": 0.5},
+    "init_scale 0.03": {"model.init_scale": 0.03},
+    "muon 0.02, lr x 2": _muon(0.02, **{LR_FACTOR: 2.0}),
+    "muon 0.02, lr x 0.5": _muon(0.02, **{LR_FACTOR: 0.5}),
+    "muon 0.02, init_scale 1": _muon(0.02, **{"model.init_scale": 1.0}),
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run that has ended. loss: validation loss after the last step, in nats per token; None: the run diverged."""
+
+    corpus: str
+    size: str
+    point: str
+    loss: float | None
+    training_loss: float | None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def settings_of(size: str, point: str) -> dict[str, Any]:
+    """Return the settings of a run as keys of a configuration."""
+    shape = SIZES[size]
+    chosen = {**CENTER, **POINTS[point]}
+    factor = chosen.pop(LR_FACTOR, 1.0)
+    chosen["optimizer.lr"] = factor * LR_TIMES_WIDTH / shape["d_model"]
+    return {
+        **{f"model.{name}": value for name, value in shape.items()},
+        "model.ctx": CONTEXT,
+        "train.batch": BATCH,
+        "train.steps": STEPS,
+        **chosen,
+        "evaluation.every": 0,
+        "checkpoint.every": 0,
+    }
+
+
+def read_results(path: Path) -> list[Result]:
+    """Return the runs that have ended, in the order of the file; [] if the file does not exist."""
+    if not path.exists():
+        return []
+    return [Result(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines() if line]
+
+
+def missing(
+    results: list[Result], corpora: list[str], sizes: list[str], points: list[str]
+) -> Iterator[tuple[str, str, str]]:
+    """Yield corpus, size and point of the runs that have not ended, in the order of the arguments."""
+    ended = {(one.corpus, one.size, one.point) for one in results}
+    for size in sizes:
+        for point in points:
+            for corpus in corpora:
+                if (corpus, size, point) not in ended:
+                    yield corpus, size, point
+
+
+def measure(corpus: str, size: str, point: str, work: Path) -> Result:
+    """Train one model and return its losses."""
+    settings, out = settings_of(size, point), work / "run"
+    shutil.rmtree(out, ignore_errors=True)
+    try:
+        ended = toynn.train(data_folder(corpus, work), out, n_threads=1, progress=False, **settings)
+    except DivergedError:
+        return Result(corpus, size, point, None, None, settings)
+    finally:
+        shutil.rmtree(out, ignore_errors=True)
+    return Result(corpus, size, point, ended.best_loss, ended.loss, settings)
+
+
+def markdown(results: list[Result]) -> str:
+    """Return one table of validation losses: a row for each point, a column for each corpus and size."""
+    losses = {(one.corpus, one.size, one.point): one.loss for one in results}
+    columns = [(corpus, size) for corpus in CORPORA for size in SIZES if (corpus, size, "center") in losses]
+    finite = [(corpus, size, loss) for (corpus, size, _), loss in losses.items() if loss is not None]
+    best = {at: min(loss for *of, loss in finite if tuple(of) == at) for at in columns}
+    lines = [
+        "| setting | " + " | ".join(f"{corpus}, {size}" for corpus, size in columns) + " |",
+        "| :-- |" + " --: |" * len(columns),
+    ]
+    for point in POINTS:
+        cells = []
+        for corpus, size in columns:
+            if (corpus, size, point) not in losses:
+                cells.append("not run")
+            elif (loss := losses[corpus, size, point]) is None:
+                cells.append("diverged")
+            else:
+                cells.append(f"{loss:.3f} (+{100 * (loss / best[corpus, size] - 1):.1f} %)")
+        if any(cell != "not run" for cell in cells):
+            lines.append(f"| {point} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.recipe_sweep", description=__doc__)
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES), help="Sizes to train.")
+    parser.add_argument("--corpora", nargs="+", choices=CORPORA, default=list(CORPORA), help="Texts to train on.")
+    parser.add_argument("--points", nargs="+", choices=POINTS, default=list(POINTS), help="Settings to train with.")
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "sweep", help="Folder of data and runs.")
+    parser.add_argument("--table-only", action="store_true", help="Train nothing, and write the table.")
+    flags = parser.parse_args()
+    results = read_results(RESULTS)
+    wanted = list(missing(results, flags.corpora, flags.sizes, [] if flags.table_only else flags.points))
+    try:
+        for corpus, size, point in wanted:
+            result = measure(corpus, size, point, flags.work)
+            print(f"{corpus}, {size}, {point}: {result.loss}", file=sys.stderr)
+            with RESULTS.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(result)) + "\n")
+            results.append(result)
+    except ProgramError as error:
+        print(f"recipe_sweep: {error}", file=sys.stderr)
+        return 1
+    write_markdown(markdown(results), PAGE, "make sweep")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,23 @@
+"""The defaults that depend on the width of the model and on the start of a run.
+
+docs/training-recipes.md has the runs by which these values were chosen.
+"""
+
+from __future__ import annotations
+
+INIT_SCALE = 0.12  # the default of model.init_scale
+LR_TIMES_WIDTH, HIGHEST_LR = 0.4, 0.01  # random initial weights: the learning rate is 0.4 / d_model, at most 0.01
+FINE_TUNING = 0.1  # the learning rate of all weights of an existing model, divided by that of random initial weights
+LR_OF_DPO, LR_OF_DPO_ADAPTERS = 3e-5, 1e-5  # preference pairs change a model less than new text does
+
+
+def learning_rate_of_start(d_model: int, *, existing: bool, adapter: bool, preference: bool) -> float:
+    """Return the default of optimizer.lr for a model of width d_model.
+
+    existing: training starts from an existing model. adapter: only an adapter is trained. preference: the objective is
+    dpo.
+    """
+    if preference:
+        return LR_OF_DPO_ADAPTERS if adapter else LR_OF_DPO
+    from_random_weights = min(LR_TIMES_WIDTH / d_model, HIGHEST_LR)
+    return from_random_weights * FINE_TUNING if existing and not adapter else from_random_weights

@@ -1,0 +1,90 @@
+"""The sections [optimizer] and [schedule] of the configuration of a training run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from toynn.arguments import integer, not_negative, one_of, positive, real
+from toynn.documented_fields import documented
+from toynn.model.weights import OPTIMIZERS
+
+SCHEDULES = ("constant", "cosine", "wsd")
+
+
+@dataclass(frozen=True)
+class OptimizerArgs:
+    """AdamW with bias correction and decoupled weight decay, or Muon. See also `toynn.training.optimizer`.
+
+    kind: "adamw"; "muon": the matrices of the layers are updated by Muon, and all other weights by AdamW. The schedule
+    multiplies lr and muon_lr by the same factor.
+    """
+
+    lr: float | None = documented(
+        None,
+        "highest learning rate of the schedule. Default: 0.4 / model.d_model, at most 0.01; a tenth of this if all "
+        "weights of an existing model are trained; for dpo 3e-5, for dpo with an adapter 1e-5",
+    )
+    beta1: float = documented(0.9, "decay rate of the running mean of the gradients")
+    beta2: float = documented(0.95, "decay rate of the running mean of the squared gradients")
+    eps: float = documented(1e-8, "constant added to the denominator of the update")
+    weight_decay: float = documented(0.1, "weight decay, applied to matrices but not to norms and biases")
+    clip: float = documented(
+        1.0, "limit of the global gradient norm; larger gradients are scaled down to it; 0: no limit"
+    )
+    kind: str = documented("adamw", "optimizer of the matrices in the layers: adamw or muon")
+    muon_lr: float = documented(0.02, "muon: highest learning rate of the matrices in the layers")
+    muon_momentum: float = documented(0.95, "muon: decay rate of the running mean of the gradients")
+    muon_weight_decay: float = documented(0.01, "muon: weight decay of the matrices in the layers")
+    ema: float = documented(
+        0.0, "decay rate of a running mean of the weights, which is evaluated and saved as the model; 0: no mean"
+    )
+
+    def __post_init__(self) -> None:
+        if self.lr is not None:
+            object.__setattr__(self, "lr", not_negative("optimizer.lr", self.lr))
+        one_of("optimizer.kind", self.kind, OPTIMIZERS)
+        for name in ("weight_decay", "clip", "muon_lr", "muon_weight_decay"):
+            object.__setattr__(self, name, not_negative(f"optimizer.{name}", getattr(self, name)))
+        for name in ("beta1", "beta2", "muon_momentum", "ema"):
+            value = real(f"optimizer.{name}", getattr(self, name), lambda x: 0 <= x < 1, "at least 0 and below 1")
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "eps", positive("optimizer.eps", self.eps))
+
+
+@dataclass(frozen=True)
+class ScheduleArgs:
+    """The learning rate of each step; see `toynn.training.schedule.learning_rate`.
+
+    kind: "constant"; "cosine": falls to min_ratio * lr at the last step; "wsd": constant, then falls linearly to
+        min_ratio * lr during the last `decay` steps.
+    warmup: number of first steps, during which the rate rises. None: 100 steps, or a tenth of all steps if this is
+        less.
+    """
+
+    kind: str = documented("cosine", "shape of the schedule: constant, cosine or wsd")
+    warmup: int | None = documented(None, "number of first steps, during which the learning rate rises from 0")
+    decay: int = documented(0, "wsd: number of last steps, during which the learning rate falls")
+    min_ratio: float = documented(0.1, "cosine, wsd: learning rate of the last step, divided by lr")
+
+    def __post_init__(self) -> None:
+        one_of("schedule.kind", self.kind, SCHEDULES)
+        if self.warmup is not None:
+            object.__setattr__(self, "warmup", integer("schedule.warmup", self.warmup, 0))
+        object.__setattr__(self, "decay", integer("schedule.decay", self.decay, 0))
+        ratio = real("schedule.min_ratio", self.min_ratio, lambda x: 0 <= x <= 1, "from 0 to 1")
+        object.__setattr__(self, "min_ratio", ratio)
+
+    def warmup_of(self, steps: int) -> int:
+        """Return the number of warm-up steps in a run of `steps` steps. Raises TinyNNValueError, TinyNNTypeError."""
+        steps = integer("steps", steps, 1)
+        return min(100, steps // 10) if self.warmup is None else self.warmup
+
+
+# The keys that a resumed run may change on request (`TrainArgs.changes`). optimizer.kind and optimizer.ema are not
+# among them, because they determine which moments a checkpoint has.
+CHANGEABLE = tuple(
+    f"{section}.{one.name}"
+    for section, kind in (("optimizer", OptimizerArgs), ("schedule", ScheduleArgs))
+    for one in fields(kind)
+    if f"{section}.{one.name}" not in ("optimizer.kind", "optimizer.ema")
+)

@@ -1,0 +1,60 @@
+"""The defaults that depend on the start of a run: learning rate and spread of the initial weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import toynn
+from small_runs import config
+from toynn.storage.checkpoint import load_checkpoint
+from toynn.training import AdapterArgs, ModelArgs, OptimizerArgs, StepArgs, TrainConfig
+from toynn.training.toml_config import read_config
+
+SHAPE = ModelArgs(d_model=32, n_heads=2, n_kv=1, d_ff=48, n_layers=2, ctx=16)
+
+
+@pytest.mark.parametrize(
+    ("d_model", "from_scratch", "fine_tuning", "adapter"),
+    [(32, 0.01, 0.001, 0.01), (128, 0.003125, 0.0003125, 0.003125), (768, 0.4 / 768, 0.04 / 768, 0.4 / 768)],
+)
+def test_the_default_learning_rate_depends_on_the_width_and_on_the_start(
+    d_model: int, from_scratch: float, fine_tuning: float, adapter: float
+) -> None:
+    shape = ModelArgs(d_model=d_model, n_heads=4, n_kv=4)
+    assert TrainConfig(shape).explicit().optimizer.lr == pytest.approx(from_scratch)
+    assert TrainConfig().explicit(shape).optimizer.lr == pytest.approx(fine_tuning)
+    with_adapter = TrainConfig(adapter=AdapterArgs(rank=2))
+    assert with_adapter.explicit(shape).optimizer.lr == pytest.approx(adapter)
+    pairs = StepArgs(objective="dpo")
+    assert TrainConfig(train=pairs).explicit(shape).optimizer.lr == 3e-5
+    assert TrainConfig(train=pairs, adapter=AdapterArgs(rank=2)).explicit(shape).optimizer.lr == 1e-5
+    assert TrainConfig(optimizer=OptimizerArgs(lr=0.5)).explicit(shape).optimizer.lr == 0.5
+
+
+def test_a_run_records_its_default_learning_rate_and_init_scale(data: Path, tmp_path: Path) -> None:
+    """A resumed run keeps the values of its start, also if its configuration file leaves them out."""
+    short: dict[str, Any] = {"steps": 2, "batch": 2, "progress": False}
+    toynn.train(data, tmp_path / "base", config=config(2, model=SHAPE), progress=False)
+    toynn.train(data, tmp_path / "tuned", init=tmp_path / "base", **short)
+    tuned = read_config(tmp_path / "tuned" / "run.toml")
+    assert tuned.optimizer.lr == pytest.approx(0.1 * min(0.4 / SHAPE.d_model, 0.01))
+    chosen = TrainConfig(dataclasses.replace(SHAPE, init_scale=0.7))
+    toynn.train(data, tmp_path / "new", config=chosen, **short)
+    plain = TrainConfig(SHAPE, StepArgs(steps=3, batch=2))
+    toynn.train(data, tmp_path / "new", config=plain, resume=True, progress=False)
+    new = read_config(tmp_path / "new" / "run.toml")
+    assert new.model is not None
+    assert (new.model.init_scale, new.train.steps) == (0.7, 3)
+    toynn.train(data, tmp_path / "default", config=TrainConfig(SHAPE), **short)
+    found = read_config(tmp_path / "default" / "run.toml")
+    assert found.model is not None
+    assert found.model.init_scale == 0.12
+    assert found.optimizer.lr == pytest.approx(min(0.4 / SHAPE.d_model, 0.01))
+    gate = load_checkpoint(tmp_path / "default" / "checkpoints" / "step-00000000").model.weights[
+        "blk.0.ffn_gate.weight"
+    ]
+    assert gate.std() == pytest.approx(0.12 / SHAPE.d_model**0.5, rel=0.15)
