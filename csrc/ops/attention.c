@@ -37,6 +37,10 @@ static tnn_tensor rope(tnn_session * s, const char * call, rope_op op, const cha
                   tnn__shape(p), (long long) t->ne[2], arg, tnn__shape(t));
         return 0;
     }
+    if (t->ne[0] % 2 != 0) { /* ggml copies the elements from n_dims on in pairs, and would write beyond an odd row */
+        tnn__fail(s, TNN_E_VALUE, "%s has shape %s, but its ne0 must be even, because RoPE rotates pairs", arg, tnn__shape(t));
+        return 0;
+    }
     if (n_dims < 2 || n_dims % 2 != 0 || n_dims > t->ne[0]) {
         tnn__fail(s, TNN_E_VALUE, "n_dims = %d must be even, at least 2 and at most the ne0 of %s, %lld", (int) n_dims, arg,
                   (long long) t->ne[0]);

@@ -251,6 +251,8 @@ CASES = [
     call("a concat of nothing", "nn.tnn_concat_n(s, [], 0)", "ValueError", "n = 0"),
     call("a concat of a number", "nn.tnn_concat_n(s, [w, 3], 0)", "TypeError", "parts[1]"),
     call("a cast to an unknown dtype", "nn.tnn_cast(s, w, 8)", "TypeError", "dtype"),
+    call("rope of odd rows", "nn.tnn_rope_ext(s, nn.tnn_reshape_3d(s, w, 3, 2, 2), ids, 2, 1e4, 1.0, 0.0, 1.0, 32.0, 1.0)", "ValueError", "ne0 must be even"),
+    call("gradient of rope of odd rows", "nn.tnn_rope_ext_back(s, nn.tnn_reshape_3d(s, w, 3, 2, 2), ids, 2, 1e4, 1.0, 0.0, 1.0, 32.0, 1.0)", "ValueError", "ne0 must be even"),
     call("rope over an odd part", "nn.tnn_rope_ext(s, nn.tnn_reshape_3d(s, w, 2, 3, 2), ids, 1, 1e4, 1.0, 0.0, 1.0, 32.0, 1.0)", "ValueError", "n_dims"),
     call("rope in an unknown mode", "nn.tnn_rope_ext(s, nn.tnn_reshape_3d(s, w, 2, 3, 2), ids, 2, 1e4, 1.0, 0.0, 1.0, 32.0, 1.0, mode=8)", "ValueError", "mode"),
     call("a loss with labels of another shape", "nn.tnn_cross_entropy_loss(s, w, nn.tnn_transpose(s, w))", "ValueError", "labels"),

@@ -48,7 +48,13 @@ def fitting_call(pick: random.Random, known: Sequence[tuple[nn.Tensor, tuple[int
     matrices = late([t for t, other in floats if other[0] == ne[0] and other[3] == 1] or [a])
     scalar = late([t for t, other in floats if other == (1, 1, 1, 1)] or [a])
     one_id = pick.choice([t for t, other, dtype in known if dtype == nn.TNN_I32 and other == (1, 1, 1, 1)] or [ids])
+    row_ids = pick.choice([t for t, other, dtype in known if dtype == nn.TNN_I32 and other == (ne[1], 1, 1, 1)] or [ids])
     k = pick.randint(1, ne[0])
+    # RoPE rotates pairs, and needs a position for each matrix of its operand
+    pairs, shape = late([(t, other) for t, other in floats if other[0] % 2 == 0] or [(a, ne)])
+    positions = pick.choice(
+        [t for t, other, dtype in known if dtype == nn.TNN_I32 and other == (shape[2], 1, 1, 1)] or [ids]
+    )
     unary = [
         nn.tnn_exp,
         nn.tnn_neg,
@@ -74,7 +80,7 @@ def fitting_call(pick: random.Random, known: Sequence[tuple[nn.Tensor, tuple[int
         (nn.tnn_im2col, kernel, a, 1, 1, pick.choice([0, 1]), 0, 1, 1, 1), (nn.tnn_conv_2d, kernel, a, 1, 1, 0, 0, 1, 1),
         (nn.tnn_conv_1d, square, a, 1, 0, 1), (nn.tnn_ssm_conv, a, square), (nn.tnn_rms_norm_back, a, alike, 1e-5),
         (nn.tnn_softmax_back, a, alike), (nn.tnn_silu_back, a, alike), (nn.tnn_get_rows_back, a, ids, factor),
-        (nn.tnn_rope_ext_back, a, ids, ne[0] // 2 * 2, 1e4, 1.0, 0.0, 1.0, 32.0, 1.0),
+        (nn.tnn_rope_ext_back, pairs, positions, shape[0], 1e4, 1.0, 0.0, 1.0, 32.0, 1.0),
         (nn.tnn_gated_delta_net, a, a, a, alike, column, alike), (nn.tnn_ssm_scan, *[scalar] * 6, one_id), (nn.tnn_ssm_scan, a, a, a, a, alike, alike, ids),
         (nn.tnn_scale, a, pick.choice([2.0, -0.5, 0.0])),
         (nn.tnn_matmul, a, factor), (nn.tnn_matmul, factor, a),
@@ -87,8 +93,8 @@ def fitting_call(pick: random.Random, known: Sequence[tuple[nn.Tensor, tuple[int
         (nn.tnn_view_2d, a, wide, rows, ne[0] * 4, 0), (nn.tnn_view_2d, a, wide, rows - row, ne[0] * 4, (row * ne[0] + ne[0] - wide) * 4),
         (nn.tnn_cont_2d, a, rows, ne[0]), (nn.tnn_reshape_2d, a, rows, ne[0]), (nn.tnn_reshape_3d, a, ne[0], 1, rows),
         (nn.tnn_cpy, a, same_size), (nn.tnn_cast, a, pick.choice([nn.TNN_F16, nn.TNN_BF16])),
-        (nn.tnn_get_rows, a, ids), (nn.tnn_set_rows, alike, a, ids),
-        (pick.choice([nn.tnn_rope_ext, rope_of_neighbours]), a, ids, ne[0] // 2 * 2, 1e4, 1.0, 0.0, 1.0, 32.0, 1.0, None if pick.random() < 0.5 else column),
+        (nn.tnn_get_rows, a, ids), (nn.tnn_set_rows, alike, a, row_ids),
+        (pick.choice([nn.tnn_rope_ext, rope_of_neighbours]), pairs, positions, pick.randint(1, max(1, shape[0] // 2)) * 2, 1e4, 1.0, 0.0, 1.0, 32.0, 1.0, None if pick.random() < 0.5 else column),
         (nn.tnn_cross_entropy_loss, a, alike), (nn.tnn_fused_cross_entropy, a, ids, -1),
         (nn.tnn_fused_output_loss, a, factor, ids, -1, None, pick.randint(1, rows)),
         (nn.tnn_flash_attn_ext, a, alike, alike, None, 0.5, 0.0, 0.0),

@@ -84,6 +84,7 @@ class Round(Arguments):
             self.attempt(nn.tnn_input_4d_f32_persistent, s, 1, 2, 3, d),
             self.attempt(nn.tnn_input_3d_f32_persistent, s, 2, 3, d),
             self.attempt(nn.tnn_input_1d_i32_persistent, s, 3),
+            self.attempt(nn.tnn_rope_freq_factors_alloc, s, d),
         ]
         for file in mapped_files()[:2]:
             self.attempt(nn.tnn_session_attach_weight_mmap, s, file)
@@ -108,7 +109,7 @@ class Round(Arguments):
         bias = [self.weight(n * d_head) for n in (heads, n_kv, n_kv)] if pick.random() < 0.5 else None
         out, gate, up, down = (self.weight(*size) for size in ((heads * d_head, d), (d, d_ff), (d, d_ff), (d_ff, d)))
         cache_rows, cache_type = rows + pick.choice([0, 3]), pick.choice([nn.TNN_F32, nn.TNN_F16])
-        cache = nn.tnn_kv_cache(s, cache_rows, 2 * n_kv * d_head, cache_type)
+        cache = self.attempt(nn.tnn_kv_cache, s, cache_rows, 2 * n_kv * d_head, cache_type)
         nn.tnn_finalize_weights(s)
         self.attempt(nn.tnn_resize_kv_caches, s, pick.choice([0, cache_rows, cache_rows + 5, 2**40]))
         ids, positions, targets, starts = (nn.tnn_input_1d_i32(s, rows) for _ in range(4))
