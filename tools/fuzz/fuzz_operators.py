@@ -48,7 +48,9 @@ def fitting_call(pick: random.Random, known: Sequence[tuple[nn.Tensor, tuple[int
     matrices = late([t for t, other in floats if other[0] == ne[0] and other[3] == 1] or [a])
     scalar = late([t for t, other in floats if other == (1, 1, 1, 1)] or [a])
     one_id = pick.choice([t for t, other, dtype in known if dtype == nn.TNN_I32 and other == (1, 1, 1, 1)] or [ids])
-    row_ids = pick.choice([t for t, other, dtype in known if dtype == nn.TNN_I32 and other == (ne[1], 1, 1, 1)] or [ids])
+    row_ids = pick.choice(
+        [t for t, other, dtype in known if dtype == nn.TNN_I32 and other == (ne[1], 1, 1, 1)] or [ids]
+    )
     k = pick.randint(1, ne[0])
     # RoPE rotates pairs, and needs a position for each matrix of its operand
     pairs, shape = late([(t, other) for t, other in floats if other[0] % 2 == 0] or [(a, ne)])

@@ -14,6 +14,8 @@ from toynn.text.sampling import FinishReason, TokenStream
 with naming_the_extra():
     from tokenizers import Tokenizer
 
+__all__ = ["GeneratedText", "TextStream"]  # end_of_text is for the modules of toynn.api
+
 
 class TextStream(Iterator[str]):
     """The result of `TextModel.stream`: an iterator over the pieces of a text. A piece consists of whole characters.

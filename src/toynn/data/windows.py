@@ -81,7 +81,7 @@ class EqualWindows:
         return self.t_seq
 
     def tokens_before(self, window: int) -> int:
-        return window * self.sequences * self.t_seq
+        return integer("window", window, 0, 2**62) * self.sequences * self.t_seq
 
 
 @dataclass(frozen=True)

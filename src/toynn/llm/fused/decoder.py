@@ -270,8 +270,15 @@ class LlamaDecoder(Initialised):
 
         Raises the errors of `feed`, and TinyNNValueError if a sequence is full.
         """
-        array, numbers = self._checked(ids), [self._sequence(one) for one in sequences]
-        if len(numbers) != array.size or sorted({*numbers}) != numbers:
+        if not isinstance(sequences, Sequence):
+            raise TinyNNTypeError(f"sequences must be a list of integers, got {kind_of(sequences)}")
+        array = self._checked(ids)
+        if len(sequences) != array.size:
+            raise TinyNNValueError(
+                f"sequences must be {array.size} rising numbers, one for each token, got {len(sequences)}"
+            )
+        numbers = [self._sequence(one) for one in sequences]
+        if sorted({*numbers}) != numbers:
             raise TinyNNValueError(f"sequences must be {array.size} rising numbers, one for each token, got {numbers}")
         s = self._session
         with s.exclusive():
