@@ -107,7 +107,12 @@ def main() -> None:
         "--threads", nargs="+", type=int, choices=range(1, machine.cores() + 1), default=[1], metavar="N",
         help="Numbers of threads of both programs (default: 1).",
     )  # fmt: skip
-    parser.add_argument("--rounds", type=int, default=5, help="Number of turns of each program.")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=5,
+        help="How often each program is measured; the programs take turns (default: 5).",
+    )
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "performance.md", help="The page to write.")
     flags = parser.parse_args()
     load = machine.load()

@@ -37,7 +37,7 @@ static void update(float * w, float * m, float * v, const float * g, int64_t beg
     }
 }
 
-/* If the norm is not finite, w, m and v stay unchanged. Operands: w, gradient, m, v, hp, [norm and factor]. */
+/* If the norm is not finite, w, m and v stay unchanged. Operands: w, gradient, m, v, hp, [norm and clipping factor]. */
 static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) scratch;
     const float * norm = dst->src[5] != NULL ? tnn__data(dst->src[5]) : NULL;

@@ -43,7 +43,7 @@ struct squares {
 };
 
 /* Computes m = mu m + (1 - mu) g and u = mu m + (1 - mu) g (Nesterov), where g is the clipped gradient. Operands:
- * gradient, m, hp, [norm and factor]. The result is u. */
+ * gradient, m, hp, [norm and clipping factor]. The result is u. */
 static void run_momentum(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) scratch;
     const struct ggml_tensor * norm = dst->src[3];
@@ -84,7 +84,8 @@ static const struct tnn_kernel_type MUON_MOMENTUM = {
     .name = "MUON_MOMENTUM", .run = run_momentum, .writes = TNN_OPERAND(1), .for_optimizer = true, .state_size = sizeof(struct squares),
 };
 
-/* Computes z = u / |u|, or 0 if u is 0. Operands: u, the result of a MOMENTUM node; [norm and factor]. */
+/* Computes z = u / |u|, or 0 if u is 0. Operands: u, the result of a MOMENTUM node; [norm and clipping factor]. The last
+ * operand, in brackets, is optional: a tensor with the norm of the gradient and the clipping factor. */
 static void run_unit(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) scratch;
     if (idle(k, dst->src[1])) {
@@ -147,7 +148,7 @@ static void symmetric(const struct tnn_gemm * g, float scale, const float * othe
     }
 }
 
-/* Computes A = scale Z Z^T, or scale Z^T Z if Z has more rows than columns. Operands: z, [norm and factor]. */
+/* Computes A = scale Z Z^T, or scale Z^T Z if Z has more rows than columns. Operands: z, [norm and clipping factor]. */
 static void run_gram(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     const struct ggml_tensor * z = dst->src[0];
     if (idle(k, dst->src[1])) {
@@ -164,7 +165,7 @@ static void run_gram(const struct tnn_kernel * k, struct ggml_tensor * dst, int 
     symmetric(&g, *(const float *) k->params, NULL, ith, nth, scratch);
 }
 
-/* Computes P = b/a A + c/a A A. Operands: A, [norm and factor]. */
+/* Computes P = b/a A + c/a A A. Operands: A, [norm and clipping factor]. */
 static void run_polynomial(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     const struct ggml_tensor * a = dst->src[0];
     if (idle(k, dst->src[1])) {
@@ -180,7 +181,7 @@ static void run_polynomial(const struct tnn_kernel * k, struct ggml_tensor * dst
     symmetric(&g, (float) (C_ / A_), tnn__data(a), ith, nth, scratch);
 }
 
-/* Computes Z + P Z, or Z + Z P if Z has more rows than columns. Operands: z, P, [norm and factor]. */
+/* Computes Z + P Z, or Z + Z P if Z has more rows than columns. Operands: z, P, [norm and clipping factor]. */
 static void run_product(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     const struct ggml_tensor * z = dst->src[0], * p = dst->src[1];
     if (idle(k, dst->src[2])) {
@@ -229,7 +230,7 @@ static const struct tnn_kernel_type MUON_PRODUCT = {
 /* ------------------------------------------------------------------ the step */
 
 /* Computes w = (1 - lr weight_decay) w - lr sqrt(max(1, rows / columns)) X, where X = a^5 Z. Operands: w, z, m, hp,
- * [norm and factor]. m is the moment of the step; only the MOMENTUM node changes it. */
+ * [norm and clipping factor]. m is the moment of the step; only the MOMENTUM node changes it. */
 static void run_step(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) scratch;
     const float * hp = tnn__data(dst->src[3]);

@@ -176,8 +176,8 @@ static struct ggml_tensor * view_operand(tnn_session * s, const char * call, tnn
     }
     if (nb1 < ne0 * size || nb1 % size != 0 || nb1 > all) {
         tnn__fail(s, TNN_E_VALUE, "nb1 = %lld must be a multiple of %lld, at least ne0 * %lld = %lld, and at most the "
-                                  "size of the tensor a", (long long) nb1,
-                  (long long) size, (long long) size, (long long) (ne0 * size));
+                                  "size of the tensor a, %lld", (long long) nb1,
+                  (long long) size, (long long) size, (long long) (ne0 * size), (long long) all);
         return NULL;
     }
     if (offset < 0 || offset % size != 0 || offset >= all) {

@@ -1,4 +1,4 @@
-"""Commands with wrong input, as processes, end with the correct exit status, one line of error, and valid JSON."""
+"""Wrong input of commands that run as processes: the exit status, the single line of the error, and valid JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Damaged or hostile data folders are refused with the reason. toynn does not wait for them or read endless files."""
+"""Damaged or hostile data folders are refused with the reason.
+
+toynn does not wait for a pipe or read an endless device.
+"""
 
 from __future__ import annotations
 

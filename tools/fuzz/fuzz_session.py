@@ -287,7 +287,8 @@ class Round(Arguments):
         pick, n = self.random, math.prod(step.ids.ne) if self.alive(step.ids) else 3
         ids, targets = ([pick.randrange(4) for _ in range(n)] for _ in range(2))
         options = {name: pick.random() < 0.3 for name in ("reset_moments", "accumulate", "update")}
-        # if gradients are not kept, only a variant that pins all nodes accepts accumulate
+        # If this graph does not keep its gradients, a step with accumulate succeeds in a variant that pins all nodes,
+        # and fails in the others, so their numbers would differ.
         options["accumulate"] &= self.kept
         # A variant that pins all nodes keeps the gradients. After a step without an update, it adds the sums of the
         # windows of the next step to these gradients, in another order than other variants. So results would differ.

@@ -84,7 +84,7 @@ def _marks(part: npt.NDArray[Any]) -> str | None:
 
 
 class _Positions:
-    """Checks that the positions of samples do not decrease, and are in a file of n tokens."""
+    """Checks that the positions of samples do not decrease, and are at most n, the number of tokens."""
 
     def __init__(self, n: int) -> None:
         self._n, self._last = n, 0

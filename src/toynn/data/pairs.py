@@ -43,7 +43,7 @@ class PairBatcher(EqualWindows):
         self._seed = seed
         if tokens.counted is None:
             raise TinyNNValueError(
-                "tokens must mark the tokens that count for the loss of a pair, got tokens without marks"
+                "tokens.counted must be an array that marks the tokens that count for the loss, got None"
             )
         self._tokens, self._counted = tokens.tokens, tokens.counted
         self._starts = np.append(_starts(tokens), len(tokens))

@@ -169,7 +169,9 @@ def _added(
             raise FileFormatError(f"the token {i}, {token!r:.60}, has the unknown type {kind}")
         if kind == TokenType.UNKNOWN:
             if unknown is not None:
-                raise FileFormatError(f"the tokens {unknown!r:.60} and {token!r:.60} are both of the type UNKNOWN")
+                raise FileFormatError(
+                    f"the tokens {unknown!r:.60} and {token!r:.60} are both of the type UNKNOWN, but only one may be"
+                )
             unknown = token
         if kind in _ADDED or token in ends:
             special = kind != TokenType.USER_DEFINED

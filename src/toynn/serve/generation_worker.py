@@ -104,7 +104,7 @@ class GenerationWorker:
     def close(self) -> None:
         """End the thread after the jobs in the queue.
 
-        Cancel the jobs first, so that ending takes at most the time of one token.
+        A caller that cancels the jobs before this call waits at most for the time of one token.
         """
         self._jobs.put(None)
         self._thread.join()

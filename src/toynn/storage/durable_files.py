@@ -163,7 +163,7 @@ def replacing_folder(path: Path, *, check: Callable[[], None] | None = None) -> 
 
 
 def _rename_to_new(temporary: Path, path: Path) -> None:
-    """Rename a file to a new path. Raises TinyNNValueError if this path exists, OSError."""
+    """Rename a file to a new path. Raises TinyNNValueError if the new path exists; OSError."""
     try:
         path.hardlink_to(temporary)  # unlike a rename, this call never replaces a file
     except FileExistsError:

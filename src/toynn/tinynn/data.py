@@ -104,7 +104,10 @@ def tnn_download(s: Session, t: Tensor) -> FloatArray:
 
 
 def tnn_download_to_int_array(s: Session, t: Tensor) -> IntArray:
-    """Return the elements of an i32 tensor as int32 (n,). Raises the errors of `tnn_download`."""
+    """Return the elements of an i32 tensor as int32 (n,).
+
+    Raises TinyNNTypeError if the tensor is not i32, and SessionError as `tnn_download` does.
+    """
     t_handle = handle(s, "t", t)
     n = math.prod(t.ne)
     array = new_array("t", n, np.int32, f"{n} elements")

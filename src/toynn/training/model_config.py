@@ -30,8 +30,8 @@ class ModelArgs(ModelShape):
     rms_eps: float = 1e-5
     init_scale: float | None = documented(
         None,
-        "standard deviation of the initial matrices of the layers, multiplied by the square root of their columns. "
-        "Default: 0.12",
+        "the initial values of a matrix in the layers have the standard deviation init_scale / sqrt(number of "
+        "columns). Default: 0.12",
     )
 
     def __post_init__(self) -> None:

@@ -44,7 +44,7 @@ class _Curve:
 def write_report(run: Path) -> list[Path]:
     """Write loss.png, learning_rate.png, gradient_norm.png and report.html into a run, and return their paths.
 
-    Raises FileFormatError if the run has no log or the log has no steps, OSError.
+    Raises FileFormatError if the run has no log or the log has no steps; OSError.
     """
     run = path_of("run", run)
     try:
