@@ -53,7 +53,7 @@ class Program:
     def raw(self, name: str, *parts: bytes, gives: bool = False) -> Handle:
         """Add a call whose arguments are already encoded. gives: the call returns a new tensor."""
         self._bytes += bytes([NUMBERS[name], *b"".join(parts)])
-        handle = Handle(self._made, "_persistent" in name or name == "tnn_rope_freq_factors_alloc")
+        handle = Handle(self._made, "_persistent" in name or name in ("tnn_kv_cache", "tnn_rope_freq_factors_alloc"))
         if gives:
             if len(self._live) == _TENSORS:
                 raise ValueError(f"a program can have at most {_TENSORS} live tensors")
