@@ -345,7 +345,7 @@ def test_new_tokens_must_fit_in_the_cache(past: int) -> None:
         nn.tnn_realize(s, out)
         nn.tnn_compute(s)
         nn.upload_int_array(s, n_past, [past])
-        with pytest.raises(TinyNNValueError, match=f"n_past = {past} must be between 0 and 0"):
+        with pytest.raises(TinyNNValueError, match=rf"n_past\[0\] = {past} must be between 0 and 0"):
             nn.tnn_compute(s)
 
 
