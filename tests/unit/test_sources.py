@@ -343,3 +343,21 @@ print(max(peak(12_000), peak(-12_000)) - small)  # 120 MB
 """
     assert int(run_with_toynn(program)) < 25
     assert resource.getpagesize() > 0
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"text": "a", "x": NaN}', "NaN is not JSON"),
+        ('{"text": "a", "text": "b"}', "the key 'text' occurs more than once"),
+        ('{"text": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested more than 100 deep"),
+    ],
+)
+@pytest.mark.parametrize("good", [0, 3])
+def test_a_file_whose_first_lines_are_refused_is_not_read_as_plain_text(
+    tmp_path: Path, line: str, reason: str, good: int
+) -> None:
+    path = tmp_path / "x"
+    path.write_text("\n".join([line] * 4 + ['{"text": "a"}'] * good), encoding="utf-8")
+    with pytest.raises(FileFormatError, match=f"line 1: .*{reason}"):
+        list(open_source(path).samples(Skipped(0)))

@@ -133,6 +133,19 @@ def test_the_command_passes_the_type_of_the_cache(run: Path, tmp_path: Path) -> 
         assert json.loads(listed.stdout)["text"] == text
 
 
+def test_a_line_of_prompts_that_programs_read_differently_is_refused(run: Path, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    for line, reason in (
+        ('{"prompt": "cat", "prompt": "dog"}', "the key 'prompt' occurs more than once"),
+        ('{"prompt": "cat", "x": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested more than 100 deep"),
+    ):
+        prompts.write_text(line)
+        done = CliRunner().invoke(app, ["generate", str(run), "--threads", "1", "--prompts", str(prompts)])
+        assert done.exit_code == 2
+        assert "prompts.jsonl, line 1: " in done.stderr
+        assert reason in done.stderr
+
+
 def test_an_evaluation_counts_the_loss_of_every_token_once(run: Path) -> None:
     with load(run, n_threads=1) as model:
         assert model.end_id is not None

@@ -157,16 +157,18 @@ def _prompts_of(file: Path) -> list[Prompt]:
 
     Raises FileFormatError for a line of a .jsonl file without a text as its prompt; TinyNNValueError without prompts.
     """
+    from toynn.data.sources.strict_json import parsed  # only this function needs toynn.data
+
     found = []
     for number, line in enumerate(read_text(file).split("\n"), 1):
         text, place = line.removesuffix("\r"), f"{file}, line {number}"
         if not text.strip():
             continue
-        if file.suffix == ".jsonl":
+        if file.suffix.lower() == ".jsonl":
             try:
-                record = json.loads(text)
-            except ValueError as error:
-                raise FileFormatError(f"{place} is not JSON: {error}") from None
+                record = parsed(text.encode("utf-8"))
+            except TinyNNValueError as error:
+                raise FileFormatError(f"{place}: {error}") from None
             if not isinstance(record, dict) or not isinstance(record.get("prompt"), str):
                 raise FileFormatError(f"{place} must be an object with a text as its field 'prompt', got {text:.60}")
             text = record["prompt"]

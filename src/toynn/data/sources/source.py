@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,7 +14,6 @@ from toynn.data.sources.json_array import json_array
 from toynn.data.sources.json_lines import json_lines
 from toynn.data.sources.parquet import MAGIC, parquet_columns, parquet_rows
 from toynn.data.sources.records import FIELDS, FORMATS, Sample, format_of, sample_of, what_is_missing
-from toynn.data.sources.strict_json import parsed
 from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.storage.regular_files import open_regular
 from toynn.wording import spelled
@@ -124,11 +124,16 @@ def _items(path: Path, container: str, wanted: tuple[str, ...]) -> Iterator[Item
 def _form(path: Path, container: str) -> str:
     """Return the format of the first records."""
     found: dict[str, None] = {}
+    broken = None
     for item, _ in zip(_items(path, container, FIELDS), range(_FIRST_ITEMS), strict=False):
         if item.value is not None:
             if (form := format_of(item.value)) is not None:
                 return form
             found |= dict.fromkeys(item.value)
+        elif broken is None:
+            broken = item
+    if broken is not None and not found:
+        raise FileFormatError(f"{path}, line {broken.place}: {broken.reason}")
     names = parquet_columns(path) if container == "parquet" else list(found)
     fields = ", ".join(map(repr, names[:8])) or "none"
     known = "; ".join(what_is_missing(one, "text") for one in FORMATS if one != "plain")
@@ -153,7 +158,14 @@ def _container(head: bytes) -> str:
 
 
 def _is_object(line: bytes) -> bool:
+    """Return whether a line is an object for Python's json module.
+
+    This includes what `strict_json` refuses, for example NaN, so that a file with such lines is refused and not read as
+    plain text.
+    """
     try:
-        return isinstance(parsed(line.strip()), dict)
-    except TinyNNValueError:
+        return isinstance(json.loads(line.decode("utf-8")), dict)
+    except (json.JSONDecodeError, UnicodeDecodeError):
         return False
+    except (RecursionError, ValueError):  # too deep, or an integer with too many digits
+        return _OBJECT.match(line) is not None
