@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,29 +25,24 @@ from toynn.parallel.processes import Processes
 from toynn.tinynn import tnn_session_n_threads, tnn_upload_from_float_array
 from toynn.training.config import TrainConfig
 from toynn.training.divergence import SQUARES, DivergedError, first_not_finite
-from toynn.training.events import PairFigures
 from toynn.training.optimizer import Optimizer
-from toynn.training.pairs_of_step import PairsOfStep
 from toynn.training.shard import Shard
 from toynn.training.sharded_adamw import ShardedAdamW, norm_and_factor, squares_of_piece
 from toynn.training.sharded_muon import MuonSteps, ShardedMuon
 from toynn.training.shares import Bucket, WindowShare, buckets_of, buckets_of_matrices
-from toynn.training.step import StepResult
+from toynn.training.step import StepResult, StepsOnWindows
 
 F32 = npt.NDArray[np.float32]
 
 
-class ParallelSteps:
+class ParallelSteps(StepsOnWindows):
     """Takes the steps of a run on an engine that was realized with optimizer="none", together with other processes.
 
     All processes must call the methods in the same order. In a run on preference pairs, a window is a pair of
     sequences.
 
     moments: the moments of a resumed run by name; empty for a new run.
-    pairs: the reference of the preference pairs, or None if the run has none.
     """
-
-    pairs: PairsOfStep | None = None
 
     def __init__(
         self,
@@ -59,11 +53,10 @@ class ParallelSteps:
         share: WindowShare,
         moments: Mapping[str, FloatArray],
     ) -> None:
-        self._engine, self._windows, self._config = engine, windows, config
+        super().__init__(engine, windows, config)
         self._processes, self._share = processes, share
         self._sequences = share.of_sequences(config.windows_of_batch // config.train.batch)
         self._optimizer = Optimizer(config)
-        self._built = False
         self._sizes = {one.name: math.prod(one.size) for one in engine.trained_weights()}
         self._shards = self._empty_shards(config.optimizer.kind)
         for _, shard in self._shards:
@@ -89,10 +82,6 @@ class ParallelSteps:
             *((bucket, ShardedMuon(list(bucket.slices[rank]), shapes, steps)) for bucket in by_muon),
             *((bucket, ShardedAdamW(list(bucket.slices[rank]), decays)) for bucket in by_adamw),
         ]
-
-    def graph_dropped(self) -> None:
-        """Build the training graph again in the next step. Call this after the engine has built another graph."""
-        self._built = False
 
     def build_graph(self, length: int | None = None) -> None:
         """Build the training graph, if the engine does not have it, as `TrainingSteps.build_graph` does."""
@@ -249,19 +238,6 @@ class ParallelSteps:
         return self._processes.shared(DivergedError(step, what, tensor, self._config))
 
     # ---- what depends on the objective ----
-
-    def _inputs(self, start: int) -> dict[str, Any]:  # noqa: ARG002
-        """Return further arguments of `LlamaSeqEngine.add_gradients` for the batch that begins with this window."""
-        return {}
-
-    def _losses(self) -> list[float]:
-        """Return the losses of the last batch. Their sum over all batches, divided by `_divisor`, is a step's loss."""
-        losses: list[float] = self._engine.window_losses().tolist()
-        return losses
-
-    def _figures(self) -> PairFigures | None:
-        """Return the figures of the preference pairs of the last step, or None."""
-        return None
 
     def _divisor(self, step: int) -> int:
         """Return the number of targets of the whole step that are not ignored. Raises TinyNNValueError for 0."""

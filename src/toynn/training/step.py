@@ -36,15 +36,44 @@ class StepResult:
     figures: PairFigures | None = None
 
 
-class TrainingSteps:
-    """Takes the steps of a run on a realized engine.
+class StepsOnWindows:
+    """What the steps of one process and of several processes have in common, on windows. Preference pairs override it.
 
-    interrupted: a function that is called between two batches of a step. If it returns true, the step is abandoned.
     pairs: the reference of the preference pairs, or None if the run has none.
-    optimizer: the hyperparameters of each step. Default: those of the configuration.
     """
 
     pairs: PairsOfStep | None = None
+
+    def __init__(self, engine: LlamaSeqEngine, windows: Windows, config: TrainConfig) -> None:
+        self._engine, self._windows, self._config = engine, windows, config
+        self._built = False
+
+    def graph_dropped(self) -> None:
+        """Build the training graph again in the next step. Call this after the engine has built another graph."""
+        self._built = False
+
+    # ---- what depends on the objective ----
+
+    def _inputs(self, start: int) -> dict[str, Any]:  # noqa: ARG002
+        """Return further arguments of the engine's step for the batch that begins with this window."""
+        return {}
+
+    def _losses(self) -> list[float]:
+        """Return the losses of the last batch. Their sum over all batches, divided by the divisor, is a step's loss."""
+        losses: list[float] = self._engine.window_losses().tolist()
+        return losses
+
+    def _figures(self) -> PairFigures | None:
+        """Return the figures of the preference pairs of the last step, or None."""
+        return None
+
+
+class TrainingSteps(StepsOnWindows):
+    """Takes the steps of a run on a realized engine.
+
+    interrupted: a function that is called between two batches of a step. If it returns true, the step is abandoned.
+    optimizer: the hyperparameters of each step. Default: those of the configuration.
+    """
 
     def __init__(
         self,
@@ -54,11 +83,11 @@ class TrainingSteps:
         interrupted: Callable[[], bool],
         optimizer: Optimizer | None = None,
     ) -> None:
-        self._engine, self._windows, self._config, self._train = engine, windows, config, config.train
+        super().__init__(engine, windows, config)
+        self._train = config.train
         self._interrupted = interrupted
         self._optimizer = optimizer or Optimizer(config)
         self._read: tuple[int, Batch] | None = None
-        self._built = False
 
     def take(self, step: int) -> StepResult | None:
         """Take a step. Return None if it was interrupted between two batches; the weights are then unchanged.
@@ -108,10 +137,6 @@ class TrainingSteps:
         names = self._engine.moment_names()
         return MadeTensors({name: sizes[name[:-2]] for name in names}, self._engine.download_weight)
 
-    def graph_dropped(self) -> None:
-        """Build the training graph again in the next step. Call this after the engine has built another graph."""
-        self._built = False
-
     def build_graph(self, length: int | None = None) -> None:
         """Build the training graph, if the engine does not have it. Raises TinyNNMemoryError.
 
@@ -136,19 +161,6 @@ class TrainingSteps:
         return ((step - 1) * self._train.accumulate + i) * self._train.batch
 
     # ---- what depends on the objective ----
-
-    def _inputs(self, start: int) -> dict[str, Any]:  # noqa: ARG002
-        """Return further arguments of `LlamaSeqEngine.train_step` for the batch that begins with this window."""
-        return {}
-
-    def _losses(self) -> list[float]:
-        """Return the losses of the last batch whose sum, divided by `_divisor`, is the loss of a step."""
-        losses: list[float] = self._engine.window_losses().tolist()
-        return losses
-
-    def _figures(self) -> PairFigures | None:
-        """Return the figures of the preference pairs of the last step, or None."""
-        return None
 
     def _divisor(self, step: int) -> int | None:
         """Return the number of targets of a step that are not ignored, or None if the step was interrupted.

@@ -72,7 +72,7 @@ class DataSource:
 
     def place(self, number: int) -> str:
         """Return the name of a line or row for messages."""
-        return f"{self.path}, {'row' if self.container == 'parquet' else 'line'} {number}"
+        return _place(self.path, self.container, number)
 
     def samples(self, skipped: Skipped) -> Iterator[tuple[int, Sample]]:
         """Yield the samples with the numbers of their lines or rows. The source must not be plain text.
@@ -115,6 +115,10 @@ def open_source(path: Path, form: str | None = None, text_field: str | None = No
     return DataSource(path, container, chosen or _form(path, container), field_name, weight, compressed)
 
 
+def _place(path: Path, container: str, number: int) -> str:
+    return f"{path}, {'row' if container == 'parquet' else 'line'} {number}"
+
+
 def _items(path: Path, container: str, wanted: tuple[str, ...]) -> Iterator[Item]:
     if container == "parquet":
         return parquet_rows(path, wanted)
@@ -133,7 +137,7 @@ def _form(path: Path, container: str) -> str:
         elif broken is None:
             broken = item
     if broken is not None and not found:
-        raise FileFormatError(f"{path}, line {broken.place}: {broken.reason}")
+        raise FileFormatError(f"{_place(path, container, broken.place)}: {broken.reason}")
     names = parquet_columns(path) if container == "parquet" else list(found)
     fields = ", ".join(map(repr, names[:8])) or "none"
     known = "; ".join(what_is_missing(one, "text") for one in FORMATS if one != "plain")
