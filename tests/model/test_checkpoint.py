@@ -161,6 +161,31 @@ def test_paths_without_a_run_or_checkpoint_are_refused(tmp_path: Path) -> None:
         write_checkpoint(tmp_path / "file", random_model())
 
 
+def test_a_run_that_another_process_is_creating_is_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other process creates `checkpoints` just before or after a system call of this process."""
+    made: list[Path] = []
+
+    def make_folder(folder: Path) -> None:
+        if folder not in made:
+            made.append(folder)
+            folder.mkdir()
+
+    calls = ("exists", "is_dir", "is_file", "iterdir", "is_symlink")
+    for name, after in [(name, after) for name in calls for after in (False, True)]:
+        run = tmp_path / f"{name}-{after}"
+        run.mkdir()
+        original = getattr(Path, name)
+
+        def patched(*args: Any, run: Path = run, after: bool = after, original: Any = original, **more: Any) -> Any:
+            result = original(*args, **more) if after else None
+            make_folder(run / "checkpoints")
+            return result if after else original(*args, **more)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, name, patched)
+            RunFolder(run).close()
+
+
 @pytest.mark.quick
 @pytest.mark.parametrize(
     ("change", "says"),

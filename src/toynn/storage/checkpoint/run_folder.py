@@ -384,8 +384,14 @@ def _refuse_foreign(path: Path) -> None:
         return
     if not path.is_dir():
         raise TinyNNValueError(f"{path} exists and is not a folder; use another path")
-    ours = (path / CHECKPOINTS).is_dir() or (path / LATEST).exists()
-    if not ours and any(path.iterdir()):
+    try:
+        found = {entry.name for entry in path.iterdir()}
+    except FileNotFoundError:  # another process has just removed the folder that it had created
+        return
+    # A process that creates a run creates `checkpoints` first. The list is therefore read before anything else: a list
+    # without `checkpoints` is then never the list of a run that another process is creating.
+    ours = LATEST in found or (CHECKPOINTS in found and not (path / CHECKPOINTS).is_file())
+    if found and not ours:
         raise TinyNNValueError(f"{path} exists and is not a run; use a new or empty folder")
 
 
