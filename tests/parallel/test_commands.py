@@ -122,7 +122,7 @@ def test_an_error_of_prepare_is_that_of_one_process(texts: Path, tmp_path: Path)
 
 @pytest.mark.parametrize(("library", "n"), [(MPICH, 3), slow(OPEN_MPI, 2)])
 def test_generate_continues_the_prompts_as_one_process_does(library: str, n: int, folder: Path, tmp_path: Path) -> None:
-    texts = ["the cat", "old hen saw", "a", "red", "and then", "dog ran home"]
+    texts = ["the cat", "old hen saw", "a", "red", "and then", "dog ran home"] * 3
     (tmp_path / "prompts.jsonl").write_text("\n\n".join(json.dumps({"prompt": one}) for one in texts))
     (tmp_path / "prompts.txt").write_text("\n".join(texts) + "\n")
     options: list[str | Path] = ["--max-tokens", "6", "--seed", "3"]
@@ -146,6 +146,7 @@ def test_wrong_prompts_are_refused(folder: Path, tmp_path: Path) -> None:
         alone = toynn("generate", folder / "run", "--prompts", tmp_path / name)
         assert (alone.returncode, alone.stderr.count("\n")) == (2, 1), alone.stderr
         assert says in alone.stderr
+        assert alone.stdout == ""  # all prompts are checked before the first one is continued
     refused(
         toynn_in_processes(MPICH, 2, "generate", folder / "run", "--prompts", tmp_path / "long.txt"),
         "long.txt, line 2: the prompt has",

@@ -122,6 +122,19 @@ def test_a_wrong_prompt_of_a_batch_is_named(run: Path) -> None:
                 model.generate_batch(prompts)  # type: ignore[arg-type]
 
 
+def test_a_batch_checks_what_generate_checks(run: Path) -> None:
+    with load(run, n_threads=1) as model:
+        assert model.generate_batch([]) == []
+        for call in (
+            lambda: model.generate("a", greedy=True, top_p=2),
+            lambda: model.generate_batch(["a"], greedy=True, top_p=2),
+        ):
+            with pytest.raises(TinyNNValueError, match="top_p"):
+                call()
+    with pytest.raises(SessionError, match="closed"):
+        model.generate_batch([])
+
+
 def test_the_command_passes_the_type_of_the_cache(run: Path, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("The cat\n")
     for cache in ("f32", "f16"):

@@ -46,9 +46,7 @@ class GeneratingModel(ChatModel):
         why the text ended. The arguments and errors are those of `generate`. SessionError is also raised if the model
         was used for another text between two pieces.
         """
-        sampling = Sampling(temperature, top_k, top_p, min_p, seed)
-        if boolean("greedy", greedy):
-            sampling = Sampling.greedy()
+        sampling = _sampling(Sampling(temperature, top_k, top_p, min_p, seed), greedy)
         max_tokens, rolling = integer("max_tokens", max_tokens, 0), boolean("rolling", rolling)
         ids = self._prompt_ids(prompt)
         keep = len(self._around.before) or int(ids[0] == self.start_id)
@@ -104,7 +102,7 @@ class GeneratingModel(ChatModel):
 
         Raises the errors of `generate`. An error about a prompt names its number, counted from 0.
         """
-        sampling = Sampling.greedy() if boolean("greedy", greedy) else Sampling(temperature, top_k, top_p, min_p, seed)
+        sampling = _sampling(Sampling(temperature, top_k, top_p, min_p, seed), greedy)
         if isinstance(prompts, str) or not isinstance(prompts, Sequence):
             raise TinyNNTypeError(f"prompts must be a sequence of strings, got {kind_of(prompts)}")
         ids = [self._numbered_ids(i, prompt) for i, prompt in enumerate(prompts)]
@@ -138,3 +136,8 @@ class GeneratingModel(ChatModel):
                 f"the prompt has {len(ids)} tokens, but the context length is {self.n_ctx}; shorten the prompt"
             )
         return ids
+
+
+def _sampling(settings: Sampling, greedy: bool) -> Sampling:
+    """Return the settings, which are checked also if `greedy` is true and they have no effect."""
+    return Sampling.greedy() if boolean("greedy", greedy) else settings

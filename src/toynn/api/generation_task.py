@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from toynn.api.load_model import load, model_identity
 from toynn.api.text_model import TextModel
 from toynn.errors import ProcessError, TinyNNValueError
+from toynn.text.batch_generation import AT_ONCE
 
 
 class Prompt(NamedTuple):
@@ -30,20 +31,39 @@ class Continuation(NamedTuple):
 
 @dataclass(frozen=True)
 class Continuing:
-    """Continues a prompt with a model. options: the arguments of `TextModel.generate`.
-
-    A call raises the errors of `TextModel.generate`, with the place of the prompt.
-    """
+    """Continues prompts with a model. options: the arguments of `TextModel.generate`."""
 
     model: TextModel
     options: Mapping[str, Any]
 
-    def __call__(self, prompt: Prompt) -> Continuation:
+    def check(self, prompts: Sequence[Prompt]) -> None:
+        """Raise TinyNNValueError, which names the place of the prompt, if the model cannot read one of the prompts."""
+        place = ""
         try:
-            found = self.model.generate(prompt.text, **self.options)
+            for prompt in prompts:
+                place = prompt.place
+                self.model.stream(prompt.text, **self.options)  # this checks the prompt, and generates nothing yet
         except TinyNNValueError as error:
-            raise TinyNNValueError(f"{prompt.place}: {error}") from None
-        return Continuation(str(found), found.finish_reason, self.model.step)
+            raise TinyNNValueError(f"{place}: {error}") from None
+
+    def __call__(self, prompts: Sequence[Prompt]) -> list[Continuation]:
+        """Return the continuation of each prompt. Prompts are continued at the same time, unless `rolling` is chosen.
+
+        Raises the errors of `TextModel.generate`.
+        """
+        texts = [prompt.text for prompt in prompts]
+        options = dict(self.options)
+        if options.pop("rolling"):
+            found = [self.model.generate(text, rolling=True, **options) for text in texts]
+        else:
+            found = self.model.generate_batch(texts, **options)
+        return [Continuation(str(text), text.finish_reason, self.model.step) for text in found]
+
+
+def parts_of(prompts: Sequence[Prompt], n_processes: int) -> list[Sequence[Prompt]]:
+    """Divide prompts into parts that a process continues at the same time: at least 4 for each process, if possible."""
+    size = min(AT_ONCE, max(1, len(prompts) // (4 * n_processes))) if n_processes > 1 else AT_ONCE
+    return [prompts[i : i + size] for i in range(0, len(prompts), size)]
 
 
 @dataclass(frozen=True)
@@ -63,7 +83,7 @@ class GenerationTask:
 
     @contextmanager
     def opened(self, n_threads: int | None) -> Iterator[Continuing]:
-        """Load the model, and yield the function that continues a prompt.
+        """Load the model, and yield the function that continues prompts.
 
         Raises the errors of `toynn.load`; ProcessError if the model differs from that of process 0.
         """

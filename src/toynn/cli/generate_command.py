@@ -12,7 +12,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from toynn.api.generation_task import GenerationTask, Prompt
+from toynn.api.generation_task import GenerationTask, Prompt, parts_of
 from toynn.api.load_model import load, model_identity
 from toynn.cli.given_path import GivenPath
 from toynn.cli.parallel_command import ParallelCommand, working_for_process_0
@@ -139,17 +139,20 @@ def _continue_all(task: GenerationTask, file: Path, n_threads: int | None, worke
     """Print the continuation of each prompt of a file as a line of JSON, in the order of the prompts."""
     prompts = _prompts_of(file)
     with task.opened(n_threads if workers is None else workers.n_threads) as continued:
+        continued.check(prompts)
         if workers is not None:
             workers.start(replace(task, sha256=model_identity(continued.model.path)))
-        for prompt, found in each_in_order(workers)(continued, prompts):
-            content = {
-                "step": found.step,
-                "prompt": prompt.text,
-                "text": found.text,
-                "seed": task.options["seed"],
-                "finish_reason": found.finish_reason,
-            }
-            click.echo(json.dumps(content, allow_nan=False))
+        parts = parts_of(prompts, 1 if workers is None else workers.n)
+        for part, found in each_in_order(workers)(continued, parts):
+            for prompt, one in zip(part, found, strict=True):
+                content = {
+                    "step": one.step,
+                    "prompt": prompt.text,
+                    "text": one.text,
+                    "seed": task.options["seed"],
+                    "finish_reason": one.finish_reason,
+                }
+                click.echo(json.dumps(content, allow_nan=False))
 
 
 def _prompts_of(file: Path) -> list[Prompt]:

@@ -48,6 +48,11 @@ class Workers:
         self._processes, self.n_threads = processes, n_threads
         self._sent: list[Any] = []  # requests of messages that may not have arrived yet
 
+    @property
+    def n(self) -> int:
+        """Number of processes of the job, with process 0."""
+        return self._processes.n
+
     def __enter__(self) -> Workers:
         return self
 

@@ -67,6 +67,7 @@ def generate_each(
     )
     results = [one.result for _, one in waiting]
     if not waiting:
+        decoder.open_sequences()
         return results
     n_ctx = min(max(ids.size for ids, _ in waiting) + max_tokens, decoder.n_ctx)
     decoder.open_sequences(min(at_once, len(waiting), decoder.most_sequences(n_ctx)), n_ctx)
