@@ -109,7 +109,13 @@ def _messages(record: Mapping[str, Any]) -> Chat:
 
 
 def _completion(record: Mapping[str, Any]) -> Sample:
-    if isinstance(record.get("prompt"), list) and isinstance(record.get("completion"), list):
+    lists = [name for name in ("prompt", "completion") if isinstance(record.get(name), list)]
+    if len(lists) == 1:
+        raise TinyNNValueError(
+            f"'prompt' and 'completion' must both be texts or both be lists of messages, but only "
+            f"{lists[0]!r} is a list"
+        )
+    if lists:
         prompt = _checked_messages("prompt", record["prompt"])
         completion = _checked_messages("completion", record["completion"])
         return Chat([*prompt, *completion], _tools(record), _variables(record), len(prompt))
