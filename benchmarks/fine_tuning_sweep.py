@@ -1,9 +1,9 @@
 """Fine-tune small models with many learning rates, and write a table of docs/training-recipes.md.
 
 A model that has learned the stories learns the questions of examples/data/questions.jsonl. The table has the validation
-loss of the questions, and the loss of stories before and after, which shows what the model has lost.
-`python -m benchmarks.fine_tuning_sweep` goes on with the runs that are missing in
-benchmarks/results/fine_tuning_sweep.jsonl.
+loss of the questions, and the loss of the stories before and after fine-tuning. The second of these losses shows how
+much of the stories the model has forgotten. `python -m benchmarks.fine_tuning_sweep` makes only the runs that are
+missing in benchmarks/results/fine_tuning_sweep.jsonl.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _SCORED = 40_000  # characters of stories whose loss is computed
 
 @dataclass(frozen=True)
 class Result:
-    """A fine-tuned model. Losses are in nats per token; None: the run diverged.
+    """The result of fine-tuning a model. Losses are in nats per token. A loss is None if the run diverged.
 
-    tuned: "all weights" or "adapter". before, after: the loss of stories before and after fine-tuning.
+    tuned: "all weights" or "adapter". before, after: the loss of the stories before and after fine-tuning.
     """
 
     size: str
@@ -46,7 +46,7 @@ class Result:
 
 
 def base_of(size: str, work: Path) -> Path:
-    """Return the run that has learned the stories with the settings of the center. Train it if it does not exist."""
+    """Return the run that has learned the stories with the settings `CENTER`. Train the run if it does not exist."""
     out = work / f"base-{size}"
     if not (out / "latest").exists():
         shutil.rmtree(out, ignore_errors=True)

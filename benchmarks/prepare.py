@@ -39,7 +39,7 @@ _PAUSE_S = 0.2  # seconds between two looks at the memory of the processes
 
 @dataclass
 class Row:
-    """The seconds and the seconds of CPU time of a program in each turn."""
+    """The duration and the CPU time of a program in each turn, in seconds."""
 
     kind: str
     cores: int
@@ -52,7 +52,7 @@ class Row:
 
 @dataclass(frozen=True)
 class MemoryRow:
-    """A preparation of a large file. peak: the largest sum of the resident bytes of all processes."""
+    """The memory needed to prepare a large file. peak: the largest total of the resident bytes of all processes."""
 
     nbytes: int
     samples: int

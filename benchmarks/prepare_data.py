@@ -21,7 +21,7 @@ _SENTENCES = 4096
 
 
 def file_of(folder: Path, kind: str) -> Path:
-    """Return the path of the file of a kind of data."""
+    """Return the path of the file with this kind of data."""
     return folder / (f"{kind}.txt" if kind == "plain" else f"{kind}.jsonl")
 
 
@@ -45,7 +45,7 @@ def sentences(seed: int) -> list[str]:
 
 
 def _texts(seed: int, most: int) -> Iterator[str]:
-    """Yield texts of 1 to `most` sentences, without an end."""
+    """Yield texts of 1 to `most` sentences. The iterator never ends."""
     known, draw = sentences(seed), np.random.default_rng([seed, most])
     while True:
         for n in draw.integers(1, most + 1, 1000).tolist():

@@ -30,7 +30,9 @@ TOYNN = [sys.executable, "-c", "from toynn.cli.start import main; main()"]
 
 @dataclass(frozen=True)
 class Model:
-    """A model and the windows of its steps. batch is a multiple of each number of processes."""
+    """A model, and the windows of its steps. batch: number of windows in a step, which each number of processes
+    divides.
+    """
 
     name: str
     settings: tuple[str, ...]
@@ -65,7 +67,7 @@ class Timing:
 
 
 def train(model: Model, data: Path, mpiexec: str, n: int, threads: int) -> Timing:
-    """Train in n processes, and return the duration of a step without the first two steps."""
+    """Train in n processes, and return the duration of a step. The first two steps are not measured."""
     settings = [
         *model.settings,
         f"train.batch={model.batch}",

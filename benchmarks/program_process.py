@@ -26,8 +26,8 @@ class ProgramProcess:
     Attributes:
         import_s: seconds to import the library.
         rss_import: resident bytes after the import.
-        first_loss_s: seconds from the start of the process to its first loss.
-        first_loss: this loss.
+        first_loss_s: seconds from the start of the process until it reports its first loss.
+        first_loss: the loss before the first step.
         version: a text with the library and its version.
     """
 

@@ -1,7 +1,8 @@
 """Train small models with many settings, and write the tables of docs/training-recipes.md.
 
-`python -m benchmarks.recipe_sweep` takes hours on one core. Each run that has ended is a line of
-benchmarks/results/recipe_sweep.jsonl. A sweep that was stopped goes on with the runs that are missing there.
+`python -m benchmarks.recipe_sweep` takes hours on one core. Each run that has ended becomes a line of
+benchmarks/results/recipe_sweep.jsonl. After an interruption, the same command makes only the runs that are missing in
+this file.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ POINTS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Result:
-    """A run that has ended. loss: validation loss after the last step, in nats per token; None: the run diverged."""
+    """A run that has ended. loss: validation loss after the last step, in nats per token; None if the run diverged."""
 
     corpus: str
     size: str
@@ -111,7 +112,7 @@ def read_results(path: Path) -> list[Result]:
 def missing(
     results: list[Result], corpora: list[str], sizes: list[str], points: list[str]
 ) -> Iterator[tuple[str, str, str]]:
-    """Yield corpus, size and point of the runs that have not ended, in the order of the arguments."""
+    """Yield the corpus, the size and the point (a key of POINTS) of each run that has no result yet."""
     ended = {(one.corpus, one.size, one.point) for one in results}
     for size in sizes:
         for point in points:

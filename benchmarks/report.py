@@ -33,7 +33,7 @@ class Run:
         self.peaks[threads] = {name: max(value, so_far[name]) for name, value in gflops.items()}
 
     def beside(self, row: Row) -> dict[str, Row]:
-        """Return the rows with the same shape and threads by program, without those that have no measurements."""
+        """Return the measured rows with the same shape and number of threads, by the name of their program."""
         group = (row.shape.name, row.threads)
         return {one.program: one for one in self.rows if (one.shape.name, one.threads) == group and one.rounds}
 
@@ -126,7 +126,7 @@ def _speed(run: Run) -> str:
 
 
 def _best(run: Run) -> str:
-    """Return a table that compares toynn with the fastest program of PyTorch for each shape. Empty without PyTorch."""
+    """Return a table that compares toynn with the fastest program of PyTorch for each shape; [] without PyTorch."""
     lines = [
         "| shape | threads | fastest program of PyTorch | step, ms | speedup of toynn | speedup of toynn in bfloat16 |",
         "| :-- | --: | :-- | --: | --: | --: |",

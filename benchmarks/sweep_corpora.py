@@ -35,7 +35,7 @@ def data_folder(name: str, work: Path) -> Path:
 
 
 def _sources(folder: Path) -> list[Path]:
-    """Write the sources of the fixed tree into a folder, one file for each document, and return their paths."""
+    """Write the files of the git tree _SOURCES into a folder, one file for each document, and return their paths."""
     command = ["git", "archive", "--format=tar", _SOURCES, *_FOLDERS]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
     if found.returncode != 0:

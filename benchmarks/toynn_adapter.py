@@ -27,7 +27,7 @@ def spec_of(shape: Shape) -> AdapterSpec:
 
 
 def write_base(shape: Shape, folder: Path) -> None:
-    """Write a GGUF file with random matrices in the type of the base, in rows that repeat."""
+    """Write the base as a GGUF file. The rows of its matrices are random, and the same rows are repeated."""
     model, kind = _model_shape(shape), GGUF_DTYPES[shape.base_type].kind
     draw, pools = np.random.default_rng(0), {}
     writer = GGUFWriter(folder / QUANTIZED, model.architecture)

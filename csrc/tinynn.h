@@ -231,23 +231,23 @@ TNN_API tnn_tensor tnn_scale_bias(tnn_session * s, tnn_tensor a, float factor, f
 TNN_API tnn_tensor tnn_exp(tnn_session * s, tnn_tensor a);      /* Return exp(a). */
 TNN_API tnn_tensor tnn_neg(tnn_session * s, tnn_tensor a);      /* Return -a. */
 TNN_API tnn_tensor tnn_softplus(tnn_session * s, tnn_tensor a); /* Return log(1 + exp(a)). */
-/* Return 1 / (1 + exp(-a)). ggml has no derivative for it. */
+/* Return 1 / (1 + exp(-a)). ggml has no derivative for this operator. */
 TNN_API tnn_tensor tnn_sigmoid(tnn_session * s, tnn_tensor a);
 /* Return the values of a, without passing a gradient back to a. Operators before a that depend on a parameter still
  * need a derivative. */
 TNN_API tnn_tensor tnn_detach(tnn_session * s, tnn_tensor a);
 /* Return silu(gate) * up, element by element. gate and up have the same shape. */
 TNN_API tnn_tensor tnn_swiglu_split(tnn_session * s, tnn_tensor gate, tnn_tensor up);
-/* Return a / max(eps, sqrt(sum of a^2)) over ne0. ggml has no derivative for it. */
+/* Return a / max(eps, sqrt(sum of a^2)) over ne0. ggml has no derivative for this operator. */
 TNN_API tnn_tensor tnn_l2_norm(tnn_session * s, tnn_tensor a, float eps);
 TNN_API tnn_tensor tnn_silu(tnn_session * s, tnn_tensor a);                /* Return a / (1 + exp(-a)). */
-/* Return GELU of a, in ggml's tanh approximation. ggml has no derivative for it. */
+/* Return GELU of a, in ggml's tanh approximation. ggml has no derivative for this operator. */
 TNN_API tnn_tensor tnn_gelu(tnn_session * s, tnn_tensor a);
-TNN_API tnn_tensor tnn_tanh(tnn_session * s, tnn_tensor a); /* Return tanh(a). ggml has no derivative for it. */
+TNN_API tnn_tensor tnn_tanh(tnn_session * s, tnn_tensor a); /* Return tanh(a). ggml has no derivative for this operator. */
 TNN_API tnn_tensor tnn_sqrt(tnn_session * s, tnn_tensor a); /* Return sqrt(a). */
 /* Return x / sqrt(mean(x^2) + eps) over ne0, times gamma [ne0]. */
 TNN_API tnn_tensor tnn_rms_norm(tnn_session * s, tnn_tensor x, tnn_tensor gamma, float eps);
-/* Return (x - mean) / sqrt(variance + eps) over ne0, times gamma [ne0], plus beta [ne0]. It has no derivative. */
+/* Return (x - mean) / sqrt(variance + eps) over ne0, times gamma [ne0], plus beta [ne0]. This operator has no derivative. */
 TNN_API tnn_tensor tnn_layer_norm(tnn_session * s, tnn_tensor x, tnn_tensor gamma, tnn_tensor beta, float eps);
 TNN_API tnn_tensor tnn_softmax(tnn_session * s, tnn_tensor a); /* Return the softmax over ne0. */
 /* Return softmax(a * scale + mask) over ne0. */
@@ -322,7 +322,7 @@ TNN_API tnn_tensor tnn_opt_step_sgd(tnn_session * s, tnn_tensor w, tnn_tensor gr
 /* Write row i of rows [d, n] to row ids[i] of dst [d, N], and return a view of dst. ids must be an input without equal
  * ids. */
 TNN_API tnn_tensor tnn_set_rows(tnn_session * s, tnn_tensor dst, tnn_tensor rows, tnn_tensor ids);
-/* Return the attention of queries over keys and values, [dv, h, T]. ggml has no derivative for it. */
+/* Return the attention of queries over keys and values, [dv, h, T]. ggml has no derivative for this operator. */
 TNN_API tnn_tensor tnn_flash_attn_ext(tnn_session * s,
     tnn_tensor    q,              /* [d, T, h] */
     tnn_tensor    k,              /* [d, S, h_kv] */
@@ -527,9 +527,9 @@ TNN_API tnn_tensor tnn_fused_output_loss(tnn_session * s,
     int32_t       ignore_id, /* as for tnn_fused_cross_entropy */
     tnn_tensor    divisor,   /* optional, as for tnn_fused_cross_entropy */
     int64_t       part);     /* rows of a part */
-/* Add the z-loss to a cross entropy: its gradients become those of the loss plus the coefficient times the mean of the
- * squares of log(sum(exp(logits))) over the rows that count. The value of the loss does not change. Make this call before
- * tnn_build_backward. The call has no effect on tnn_fused_preference_loss. */
+/* Add the z-loss to a cross entropy. The gradients become the gradients of a sum: the loss, plus the coefficient times
+ * the mean of the squares of log(sum(exp(logits))) over the rows that count. The value of the loss does not change. Make
+ * this call before tnn_build_backward. The call has no effect on tnn_fused_preference_loss. */
 TNN_API int tnn_set_z_loss(tnn_session * s,
     tnn_tensor    cross_entropy, /* a result of tnn_fused_cross_entropy or tnn_fused_output_loss */
     float         coefficient);  /* at least 0; 0: no z-loss */
@@ -664,12 +664,12 @@ TNN_API int tnn_train_step(tnn_session * s,
  * TNN_E_STATE: the gradients are not flagged with tnn_set_output. */
 TNN_API int tnn_reserve_batches(tnn_session * s, int64_t batches);
 /* Return the number of sums over the windows whose total is the gradient of a parameter: 1, or 2 if the graph uses the
- * parameter in two kinds of operators, as an embedding that is also the output. The sums are added in their order;
- * elements of the second sum that are 0 leave the first sum as it is.
+ * parameter in two kinds of operators, for example an embedding that is also the output matrix. The sums are added in
+ * their order. Elements of the second sum that are 0 do not change the first sum.
  * TNN_E_STATE: the training graph is not realized. */
 TNN_API int64_t tnn_gradient_parts(tnn_session * s, tnn_tensor t);
-/* Return the place of the first element of such a sum in the nodes of tnn_download_window_sum. part: 0 for the first
- * sum. */
+/* Return the place of the first element of a sum of tnn_gradient_parts in the nodes of tnn_download_window_sum. part: the
+ * number of the sum, from 0. */
 TNN_API int64_t tnn_gradient_place(tnn_session * s, tnn_tensor t, int32_t part);
 /* Download n elements, from element `at` on, of a node of the tree over the windows: the sums of the windows from first
  * to first + 2^level - 1. All of them belong to batches of the unfinished step (TNN_STEP_NO_UPDATE), and the parent of

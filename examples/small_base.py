@@ -19,7 +19,9 @@ CONFIG = SmolLM2Config.gqa(627, 64, 4, 2, 128, 2, CONTEXT, 10000.0, 1e-5)
 
 
 def window(step: int) -> list[int]:
-    """Return the ids of a training step, counted from 0: the stream in order, and then again from its start."""
+    """Return the ids of a training step, counted from 0. The steps read the stream in order, and begin again at its
+    end.
+    """
     start = step * CONTEXT % (len(STREAM) - CONTEXT)
     return STREAM[start : start + CONTEXT]
 

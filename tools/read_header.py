@@ -53,7 +53,7 @@ class Call:
 
     @property
     def of_tensor(self) -> bool:
-        """Return whether the call takes only a tensor in Python: it is about one tensor, which knows its session."""
+        """Return whether the Python function takes a tensor and no session, because the tensor knows its session."""
         tensor = [(one.name, one.type) for one in self.arguments[1:2]] == [("t", "tnn_tensor")]
         return self.group in ("flags", "introspection") and self.of_session and tensor
 

@@ -2,8 +2,9 @@
 names the argument.
 
 A value of the wrong type (a bool or a float instead of an integer) raises TinyNNTypeError, and a value out of range
-raises TinyNNValueError. A method of a caller's object may raise any exception. It becomes the cause of an error that
-names the argument. Every other module may import this one, because it imports only the error classes and numpy.
+raises TinyNNValueError. A method of a caller's object may raise any exception. This exception becomes the cause of an
+error that names the argument. Every other module may import this module, because it imports only the error classes and
+numpy.
 """
 
 from __future__ import annotations

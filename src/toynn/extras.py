@@ -34,7 +34,7 @@ def how_to_install(extra: str) -> str:
 
 @contextmanager
 def naming_the_extra(extra: str | None = None) -> Iterator[None]:
-    """If the block raises ModuleNotFoundError, name the extra that installs the missing library in its message.
+    """If the block raises ModuleNotFoundError, add to its message which extra installs the missing library.
 
     extra: the extra to name, if several extras install the library. Other errors pass unchanged.
     """

@@ -19,7 +19,9 @@ class Initialised:
     if not TYPE_CHECKING:  # a type checker that sees __getattr__ would accept every attribute
 
         def __getattr__(self, name: str) -> Any:
-            """Raise UninitialisedError, or AttributeError if `__init__` ran or Python asks for a special method."""
+            """Raise UninitialisedError if `__init__` did not run, otherwise AttributeError. Reading a missing special
+            attribute (`__name`) always raises AttributeError.
+            """
             kind = type(self)
             if not name.startswith("__") and not _has_values(self):
                 raise UninitialisedError(

@@ -1,5 +1,5 @@
-"""The wording of messages: how they name an argument, as a Python argument or as an option of the command line, and an
-error in one line.
+"""The wording of messages: an argument is named as a Python argument or as an option of the command line, and an error
+is one line.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def spelled(python: str, command: str) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Return the message of an error in one line, with the files that an OSError names first.
+    """Return the message of an error in one line. The message of an OSError begins with the files that the error names.
 
     An error without a message gives the name of its class.
     """

@@ -1,8 +1,8 @@
 """Wrong input raises an error that names the argument, and the process still works. Each case runs in a new process.
 
-A case is a few lines of Python: lines that prepare, a line that must raise, and lines that check that the process
-still works. For example, they check that a realized model still trains or is closed, and that a new model can be
-created.
+A case is a few lines of Python: lines that prepare the call, a line that must raise an error, and lines that check that
+the process still works. For example, they check that a realized model still trains or is closed, and that a new model
+can be created.
 """
 
 # ruff: noqa: E501 (one case per line is easier to compare)

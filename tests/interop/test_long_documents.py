@@ -98,7 +98,7 @@ REFUSED = ("each, symbols", "always, symbols")
 
 
 def prepared(path: Path, text: str, content: bytes, eos: str, validation: float = 0) -> list[int]:
-    """Return all ids that `prepare` writes, those of training first."""
+    """Return all ids that `prepare` writes, the ids for training first."""
     (path / "t.txt").write_bytes(text.encode())
     meta = prepare([path / "t.txt"], path / "data", tokenizer=content, eos=eos, separator=END_OF_TEXT,
                    validation=validation)  # fmt: skip

@@ -83,7 +83,9 @@ def test_the_command_imports_it_and_the_run_answers_too(file: Path, tmp_path: Pa
 
 
 def test_logits_and_greedy_text_agree_with_llama_cpp(file: Path, model: TextModel, tmp_path: Path) -> None:
-    """llama.cpp rounds the activations before products with quantized weights, but not those of an f32 export."""
+    """llama.cpp rounds the activations before products with quantized weights. With an f32 export it does not round
+    them.
+    """
     trained = model.trained_model()
     ids = model.encode(CHAT, special_tokens=True)
     ours = logits_of(trained, ids)

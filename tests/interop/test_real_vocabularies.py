@@ -84,7 +84,9 @@ def test_the_rules_of_tekken_are_those_of_its_vocabulary(files: Path) -> None:
 
 
 def joined(word: bytes, ranks: dict[bytes, int]) -> list[int]:
-    """Return the ids of a word: the pair of neighbours that is the token of the lowest rank is joined first."""
+    """Return the ids of a word. Of all pairs of neighbours that form a token, the pair with the lowest rank is joined
+    first.
+    """
     if word in ranks:
         return [ranks[word]]
     parts = [word[i : i + 1] for i in range(len(word))]

@@ -273,7 +273,9 @@ def test_the_template_in_its_own_file_and_end_tokens_only_for_generation_are_rea
 
 @pytest.mark.parametrize("kind", ["byte level", "sentencepiece"])
 def test_all_settings_survive_import_training_and_export_in_both_formats(kind: str, tmp_path: Path) -> None:
-    """A GGUF file becomes a folder, is trained, and becomes a GGUF file and a folder again."""
+    """The model of a GGUF file is written to a folder and trained. The result is written to a GGUF file and to a
+    folder.
+    """
     if kind == "byte level":
         base = with_begin(other_eos_ids=(7, 9), foreign=FOREIGN)
     else:

@@ -317,7 +317,7 @@ def test_each_evaluation_has_the_loss_of_the_pairs_of_each_source(folder: Path, 
 
 
 def test_a_divergence_names_a_tensor_of_the_graph_of_pairs(folder: Path, tmp_path: Path) -> None:
-    """The loss of the next token is finite. That of the pairs is not, because 1 / beta is huge."""
+    """The loss of the next token is finite. The loss of the pairs is not finite, because 1 / beta is huge."""
     chosen = of_pairs(dpo=PreferenceArgs(beta=1e-30, loss="ipo"))
     with pytest.raises(DivergedError, match=r"the loss is inf; the first tensor with NaN or infinity is the loss\."):
         toynn.train(folder / "data", tmp_path / "run", init=folder / "base", config=chosen, progress=False)

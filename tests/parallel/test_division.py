@@ -1,4 +1,6 @@
-"""Work that processes divide among them, in threads instead of processes: results in order, errors, evaluations."""
+"""Work that the processes of a job divide among themselves: results in order, errors, evaluations. Threads replace
+processes here.
+"""
 
 from __future__ import annotations
 

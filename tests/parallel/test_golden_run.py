@@ -1,4 +1,4 @@
-"""One recorded run with 24 windows per step, whose bytes any number of processes must reach."""
+"""A recorded run with 24 windows per step: any number of processes must give the same bytes."""
 
 from __future__ import annotations
 

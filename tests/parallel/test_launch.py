@@ -1,4 +1,4 @@
-"""Commands that mpiexec starts wrongly: each ends with one line, and no process waits for another one for ever."""
+"""Wrong ways to start processes with mpiexec: each job ends with one line, and no process waits for ever."""
 
 from __future__ import annotations
 

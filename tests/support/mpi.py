@@ -37,7 +37,7 @@ def launch(library: str, n: int) -> list[str]:
 
 
 def environment(library: str, **more: str) -> dict[str, str]:
-    """Return the environment of such a command. The processes may use more threads than there are cores."""
+    """Return the environment of a command of `launch`. The processes may use more threads than there are cores."""
     prefix = _prefix(library)
     values = {"MPI4PY_LIBMPI": str(prefix / "lib" / _LIBRARIES[library]), "TOYNN_OVERSUBSCRIBE": "1"}
     if library == OPEN_MPI:

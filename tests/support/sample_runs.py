@@ -44,7 +44,9 @@ def mean_loss_alone(model: TrainedModel, parts: list[tuple[npt.NDArray[Any], npt
 
 
 def pieces_at(split: PackedTokens, t: int) -> list[tuple[int, tuple[npt.NDArray[Any], npt.NDArray[Any]]]]:
-    """Return the position, and the ids and marks, of each sample, in pieces of t predicted tokens."""
+    """Divide each sample into pieces of at most t predicted tokens. Return the position, and the ids and marks, of each
+    piece.
+    """
     assert split.starts is not None
     assert split.counted is not None
     found = []

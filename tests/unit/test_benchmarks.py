@@ -12,7 +12,7 @@ from benchmarks.shapes import ADAPTER_SHAPES, SHAPES
 
 
 def rows(seconds: dict[str, list[float]], threads: int = 1) -> list[Row]:
-    """Return a row for each program, with one step in each turn."""
+    """Return a row for each program. seconds: the duration of the only step in each turn, by program."""
     return [
         Row(SHAPES["small"], threads, name, [[one] for one in turns], peak_rss=2**20) for name, turns in seconds.items()
     ]
@@ -24,7 +24,7 @@ def run_of(*groups: list[Row]) -> Run:
 
 
 def table(text: str, begin: str) -> list[list[str]]:
-    """Return the cells of the table whose heading contains `begin`."""
+    """Return the cells of the table whose first line contains `begin`, one list for each row."""
     lines = next(part for part in text.split("\n\n") if begin in part.partition("\n")[0]).splitlines()
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
 

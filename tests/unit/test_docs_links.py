@@ -48,7 +48,8 @@ def is_path(code: str) -> bool:
 
 
 def exists(path: str, page: str) -> bool:
-    """Return whether a path exists: from the root, src/toynn, csrc, the page, or (a bare file name) anywhere.
+    """Return whether a path exists in the root, in src/toynn, in csrc or beside the page. A name without a folder may
+    be anywhere.
 
     A word in capitals is a placeholder for any text, as in `curves.PROFILE.json` and `format-N`.
     """

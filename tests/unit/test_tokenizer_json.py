@@ -27,7 +27,7 @@ def panicking() -> bytes:
 
 
 def with_holes(last: int) -> bytes:
-    """Return a tokenizer whose last token has the id `last`, far above the others."""
+    """Return a tokenizer whose last token has the id `last`, far above the ids of the other tokens."""
     described = json.loads(tokenizer())
     described["model"]["vocab"]["zz"] = last
     described["model"]["merges"].append(["z", "z"])

@@ -65,8 +65,8 @@ class Counts:
     Attributes:
         moments: moments at which states were built.
         exhaustive: number of moments at which all states were built.
-        built: choices of pending changes.
-        distinct: different trees among them.
+        built: number of states that were built.
+        distinct: number of different trees among these states.
     """
 
     moments: int = 0

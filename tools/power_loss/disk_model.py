@@ -25,7 +25,9 @@ Tree: TypeAlias = Mapping[str, bytes | None]  # the content of the file at each 
 
 @dataclass(frozen=True)
 class Names:
-    """A change of names in a folder: each name gets another node, or None if the name is removed."""
+    """A change of names in a folder: each name gets the number of another file or folder, or None if the name is
+    removed.
+    """
 
     node: int  # the number of the folder
     entries: tuple[tuple[str, int | None], ...]

@@ -227,7 +227,7 @@ def _state_of(path: Path) -> tuple[int, int] | None:
 
 
 def checked_stop(stop: object) -> tuple[str, ...]:
-    """Check the stop strings of a reply and return them. Raises TinyNNTypeError, TinyNNValueError."""
+    """Return the stop strings of a reply. Raises TinyNNTypeError or TinyNNValueError if they are wrong."""
     if not isinstance(stop, list | tuple):
         raise TinyNNTypeError(f"stop must be a list of strings, got {kind_of(stop)}")
     if len(stop) > _MOST_STOP_STRINGS:

@@ -20,8 +20,8 @@ class PromptTooLongError(TinyNNValueError):
 def checked_messages(messages: object) -> list[dict[str, str]]:
     """Check a conversation and return its messages as new dicts with the keys "role" and "content".
 
-    Raises TinyNNTypeError; TinyNNValueError for no messages, a key that is missing or unknown, or a str that is not
-    Unicode text.
+    Raises TinyNNTypeError for a value of the wrong type, or TinyNNValueError for no messages, a key that is missing or
+    unknown, or a str that is not Unicode text.
     """
     if not isinstance(messages, list | tuple):
         raise TinyNNTypeError(f"messages must be a list of messages, got {kind_of(messages)}")

@@ -88,7 +88,7 @@ def window_losses(
     tokens after the window before. If two windows predict the same token, only the loss from the earlier window is
     returned.
 
-    processes: the processes that divide the windows among them, all of which call this function, or None.
+    processes: the processes that divide the windows among themselves, all of which call this function, or None.
     """
     windows = [(ids, *place) for ids in sequences for place in _places(len(ids), window, stride)]
 
@@ -101,8 +101,8 @@ def window_losses(
 
 
 def _places(n: int, window: int, stride: int) -> list[tuple[int, int]]:
-    """Return the position of the first token of each window of n tokens, and the number of tokens that the windows
-    before it predict.
+    """Divide n tokens into windows. Return, for each window, the position of its first token, and the number of tokens
+    that the windows before predict.
     """
     places, counted = [], 0
     for start in range(0, n, stride):

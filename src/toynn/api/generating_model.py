@@ -97,8 +97,8 @@ class GeneratingModel(ChatModel):
     ) -> list[GeneratedText]:
         """Return the continuation of each prompt, which is the text that `generate` returns for the prompt alone.
 
-        Several prompts are computed at the same time. This takes less time than one after another, because the weights
-        are read once for all of them. The arguments are those of `generate`.
+        Several prompts are computed at the same time. This takes less time than computing one prompt after another,
+        because the weights are read once for all prompts. The arguments are those of `generate`.
 
         Raises the errors of `generate`. An error about a prompt names its number, counted from 0.
         """

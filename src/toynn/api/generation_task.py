@@ -71,7 +71,8 @@ class GenerationTask:
     """Continues prompts with a model, each as `TextModel.generate` continues it alone.
 
     model, which, base, cache: as for `toynn.load`. options: the arguments of `TextModel.generate`.
-    sha256: the model in process 0 (`model_identity`), which all processes must have; None in a process that runs alone.
+    sha256: the result of `model_identity` for the model in process 0. All processes must have the same model. None in a
+        process that runs alone.
     """
 
     model: Path
@@ -85,7 +86,7 @@ class GenerationTask:
     def opened(self, n_threads: int | None) -> Iterator[Continuing]:
         """Load the model, and yield the function that continues prompts.
 
-        Raises the errors of `toynn.load`; ProcessError if the model differs from that of process 0.
+        Raises ProcessError if the model differs from the model of process 0, and the errors of `toynn.load`.
         """
         with load(self.model, which=self.which, base=self.base, cache=self.cache, n_threads=n_threads) as text_model:
             if self.sha256 is not None and model_identity(text_model.path) != self.sha256:

@@ -57,12 +57,13 @@ def evaluate_preference(
 ) -> PairEvaluation:
     """Return the loss and the figures of a model on the validation pairs of a data folder.
 
-    reference: the model with which the log-probabilities are compared. Default: the reference of the run that `model`
-    is, if it was trained on the same data. The loss is that of the run, or that of DPO with the default settings.
-    processes: the processes of a job that divide the pairs among them, as for `TextModel.evaluate`.
+    reference: the model with which the log-probabilities are compared. Default: if `model` is a run on the same data,
+    the reference of this run. If `model` is a run, the loss has the settings of the run, otherwise it is the loss of
+    DPO with the default settings.
+    processes: the processes of a job that divide the pairs among themselves, as for `TextModel.evaluate`.
 
     Raises TinyNNValueError if there is no reference, if the vocabularies differ, or if a pair is longer than the
-    context of a model; the errors of `toynn.load`.
+    context of a model, and the errors of `toynn.load`.
     """
     folder = DataFolder.open(data)
     pairs = folder.validation
@@ -105,7 +106,9 @@ def _stored(source: Checkpoint, data: DataFolder) -> Array | None:
 
 
 def _log_probs(decoder: LlamaDecoder, pairs: PackedTokens, name: Path, processes: Processes | None) -> Array:
-    """Return the log-probability of each sequence, float64 (2 * pairs,). Several processes divide the sequences."""
+    """Return the log-probability of each sequence, float64 (2 * pairs,). Several processes divide the sequences among
+    themselves.
+    """
     if processes is not None:
         data = data_identity(pairs.meta).validation
         processes.compare({"version of toynn": version("toynn"), "model": model_identity(name), "data": data})
@@ -131,7 +134,9 @@ def _log_probs(decoder: LlamaDecoder, pairs: PackedTokens, name: Path, processes
 
 
 def _loss(change: Array, preference: Preference, pairs: PackedTokens) -> float:
-    """Return the mean loss of pairs. change: each log-probability minus that in the reference model."""
+    """Return the mean loss of pairs. change: for each sequence, its log-probability minus its log-probability in the
+    reference model.
+    """
     if preference.kind == "ipo":
         ends, counted = _ends(pairs), _counted(pairs)
         counts = [int(counted[first + 1 : end].sum()) for first, end in itertools.pairwise(ends)]

@@ -61,7 +61,7 @@ class PlainProgress:
             _print(f"note: {note}")
 
     def _reference(self, event: ReferenceProgress) -> None:
-        """Print a line for each tenth of the pairs."""
+        """Print a line whenever another tenth of the pairs is computed."""
         tenths = 10 * event.done // event.pairs
         if tenths > self._tenths:
             self._tenths = tenths

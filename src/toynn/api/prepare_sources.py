@@ -78,7 +78,9 @@ class SampleOptions:
             raise TinyNNValueError("text_field must be the name of a field, got an empty text")
 
     def sources(self, paths: Sequence[Path]) -> list[DataSource]:
-        """Return the sources with their formats and weights. Raises FileFormatError for an unknown format; OSError."""
+        """Return the sources with their formats and weights. Raises FileFormatError for an unknown format, or OSError
+        if a file cannot be read.
+        """
         weights = [1.0] * len(paths) if self.weights is None else _weights(self.weights, len(paths))
         pairs = zip(paths, weights, strict=True)
         return [open_source(path, self.format, self.text_field, weight) for path, weight in pairs]

@@ -23,7 +23,9 @@ def given_templates(given: object, argument: str) -> dict[str, str]:
 
     argument: the name of the argument in Python, for messages.
 
-    Raises TinyNNValueError if the path has no template; TinyNNTypeError; FileNotFoundError; FileFormatError; OSError.
+    Raises TinyNNTypeError for an argument of the wrong type; TinyNNValueError if the path has no template;
+    FileNotFoundError if the path does not exist; FileFormatError if a file is damaged; or OSError if a file cannot be
+    read.
     """
     if isinstance(given, str) and given in NAMED_TEMPLATES:
         return {DEFAULT: NAMED_TEMPLATES[given]}

@@ -58,12 +58,14 @@ class TextModel(GeneratingModel):
         foreign: settings that were imported with the model, among them the chat template.
 
     The model works on one text at a time: `generate`, `stream`, `score` and `evaluate` start with an empty context, and
-    `chat` keeps the tokens with which the previous conversation also began. If one of them is called while a `stream`
-    or a `chat_stream` is not finished, the next piece of this stream raises SessionError. `close` frees the memory;
-    every later call raises SessionError. A `with` block closes the model at its end.
+    `chat` keeps the tokens that the conversation and the previous conversation have in common at their start. If one of
+    them is called while a `stream` or a `chat_stream` is not finished, the next piece of this stream raises
+    SessionError. `close` frees the memory; every later call raises SessionError. A `with` block closes the model at its
+    end.
 
-    Raises TinyNNValueError if the model has no tokenizer, if the tokenizer has more ids than the model's vocabulary,
-    or if n_ctx, cache or n_threads is wrong; TinyNNTypeError; TinyNNMemoryError.
+    Raises TinyNNValueError if the model has no tokenizer, if the tokenizer has more ids than the model's vocabulary, or
+    if n_ctx, cache or n_threads is out of range; TinyNNTypeError for an argument of the wrong type; or
+    TinyNNMemoryError if there is not enough memory.
     """
 
     def __init__(
@@ -119,7 +121,8 @@ class TextModel(GeneratingModel):
         special_tokens: add the tokens that the tokenizer's own rules put around a text, for example a start token.
             `generate` adds them to its prompt, as transformers and llama.cpp do.
 
-        Raises TinyNNTypeError; TinyNNValueError for a str with lone surrogates, which is not Unicode text.
+        Raises TinyNNTypeError for a value that is not a str, or TinyNNValueError for a str with lone surrogates, which
+        is not Unicode text.
         """
         ids = token_ids(self.tokenizer, [text])[0]
         return [*self._around.before, *ids, *self._around.after] if boolean("special_tokens", special_tokens) else ids
@@ -127,7 +130,8 @@ class TextModel(GeneratingModel):
     def decode(self, ids: Iterable[SupportsIndex]) -> str:
         """Return the text of token ids, including the text of special tokens.
 
-        Raises TinyNNTypeError, TinyNNMemoryError, and TinyNNValueError for an id outside the vocabulary.
+        Raises TinyNNTypeError for ids of the wrong type; TinyNNValueError for an id outside the vocabulary; or
+        TinyNNMemoryError if there is not enough memory.
         """
         vocab = self.shape.vocab
         if isinstance(ids, str | bytes | bytearray | memoryview | Mapping | Set):
@@ -198,12 +202,13 @@ class TextModel(GeneratingModel):
             separator: the line that separates documents; lines of other separators are then text. "": no separator.
                 Default: the separator with which the data of the run was prepared. If that is not known: <|endoftext|>
                 and the text of the model's end token.
-            processes: the processes of a job that divide the windows among them (`processes_of_job` of
+            processes: the processes of a job that divide the windows among themselves (`processes_of_job` of
                 toynn.parallel.processes); all of them call this method and get the same result. Default: none.
 
         Raises TinyNNValueError for a text with fewer than two tokens, a str that is not Unicode text, or a window or
-        stride out of range. With the default <|endoftext|>, it is also raised for a text with lines
-        of another known separator, for example </s>. Raises TinyNNTypeError; SessionError if the model is closed.
+        stride out of range. With the default <|endoftext|>, TinyNNValueError is also raised for a text with lines of
+        another known separator, for example </s>. Raises TinyNNTypeError for an argument of the wrong type, or
+        SessionError if the model is closed.
         """
         if processes is not None:
             instance_of("processes", processes, Processes)

@@ -47,7 +47,7 @@ class TextStream(Iterator[str]):
 
 
 def end_of_text(reason: FinishReason | None) -> FinishReason | None:
-    """Return the finish reason of a text for that of its tokens."""
+    """Return the finish reason of a text. reason: the finish reason of its tokens."""
     return "end_of_text" if reason == "stop_token" else reason
 
 

@@ -95,7 +95,7 @@ def eval_ce(
         data: a file of packed token ids, or a data folder, of which the validation split is read.
         window: number of ids in a window, at most the context length.
         tokens: the largest number of ids to read. offset: position of the first id.
-        processes: the processes of a job that divide the windows among them, as for `TextModel.evaluate`.
+        processes: the processes of a job that divide the windows among themselves, as for `TextModel.evaluate`.
 
     Raises:
         TinyNNValueError: an argument is wrong (the message names it); the vocabulary of the data differs from the

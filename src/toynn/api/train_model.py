@@ -41,8 +41,9 @@ PathLike: TypeAlias = str | os.PathLike[str]
 class TrainingResult(Ended):
     """The result of `toynn.train`: the fields of `Ended`, the folder of the run, and its notes.
 
-    notes: sentences about settings that were chosen or changed. Functions that take the path of a run also take this
-    object.
+    Functions that take the path of a run also take this object.
+
+    notes: sentences about settings that were chosen or changed.
     """
 
     run: Path

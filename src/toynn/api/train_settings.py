@@ -73,7 +73,7 @@ def overrides_of(settings: Mapping[str, object]) -> list[str]:
     A name is a full key ("optimizer.lr"), the last part of a key if no other key has the same last part ("lr"), or a
     section ("checkpoint"), whose value is a mapping or dataclass of keys. A setting whose value is None is left out.
 
-    Raises ConfigurationError for an unknown or ambiguous name, ConfigurationTypeError for a value of the wrong type.
+    Raises ConfigurationError for an unknown or ambiguous name, or ConfigurationTypeError for a value of the wrong type.
     """
     known = [key.name for key in keys()]
     return [f"{name}={_toml_value(name, value)}" for name, value in _flat(settings, known) if value is not None]

@@ -182,9 +182,9 @@ def _only_process_0_prints() -> Iterator[None]:
 
 @contextmanager
 def _meeting_at_the_end() -> Iterator[None]:
-    """Tell the other processes of a job that this one ends, if it has not met them before, as after --help.
+    """If the block ends the process early, as --help does, tell the other processes of the job.
 
-    Without this, they would wait for this process.
+    Otherwise the other processes would wait for this process.
     """
     try:
         yield

@@ -158,7 +158,8 @@ def _continue_all(task: GenerationTask, file: Path, n_threads: int | None, worke
 def _prompts_of(file: Path) -> list[Prompt]:
     """Return the lines of a file that are not empty, or in a .jsonl file the field "prompt" of these lines.
 
-    Raises FileFormatError for a line of a .jsonl file without a text as its prompt; TinyNNValueError without prompts.
+    Raises FileFormatError for a line of a .jsonl file whose prompt is missing or not a text, or TinyNNValueError if the
+    file has no prompt.
     """
     from toynn.data.sources.strict_json import parsed  # only this function needs toynn.data
 

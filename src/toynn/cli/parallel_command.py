@@ -15,7 +15,7 @@ from toynn.parallel.workers import Workers, follow
 
 
 class ParallelCommand(click.Command):
-    """A command that all processes of a job run. The processes compare their commands before it begins.
+    """A command that all processes of a job run. The processes compare their commands before the command begins.
 
     The object of the click context is then the processes of the job, or None in a process that runs alone.
     """
@@ -30,7 +30,8 @@ class ParallelCommand(click.Command):
 
 @contextmanager
 def in_all_processes(processes: Processes | None) -> Iterator[None]:
-    """Run a block in all processes, in which they only use `Processes.exchanged`. If a process fails, all end.
+    """Run a block in all processes. If the block fails in one process, all processes end. In the block, the processes
+    may exchange values only with `Processes.exchanged`.
 
     processes: None for a process that runs alone.
     """
@@ -50,7 +51,7 @@ def working_for_process_0(
     """Yield the workers in process 0. In the other processes, work until the block of process 0 ends, and yield None.
 
     processes: None for a process that runs alone, which gets None.
-    opened: returns the context manager of the computation of a task, as for `follow`, for a number of threads.
+    opened: the argument `opened` of `follow`, with the number of threads as a second argument.
     n_threads: the number of threads that the user asked for, or None.
     """
     if processes is None:

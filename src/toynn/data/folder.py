@@ -44,7 +44,8 @@ class DataFolder(Initialised):
 
         The last ids of a file are its validation split.
 
-        Raises FileFormatError if a file is damaged, TinyNNValueError for a file without a header, OSError.
+        Raises FileFormatError if a file is damaged; TinyNNValueError for a file without a header; or OSError if a file
+        cannot be read.
         """
         if folder_of(folder).is_file():
             with open_token_file("data", folder) as file:

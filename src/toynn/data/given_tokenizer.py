@@ -22,7 +22,8 @@ _CHECKED_PIECES = 64  # number of pieces of each file that are encoded and decod
 def given_tokenizer(given: Path | bytes, eos: str) -> Tokenizer:
     """Return the tokenizer of a tokenizer.json. given: the path of the file, or its content.
 
-    Raises FileFormatError if the tokenizer cannot be used, TinyNNValueError if it has no special token `eos`, OSError.
+    Raises FileFormatError if the tokenizer cannot be used; TinyNNValueError if it has no special token `eos`; or
+    OSError if the file cannot be read.
     """
     path = "the given tokenizer.json" if isinstance(given, bytes) else str(given)
     try:

@@ -40,7 +40,8 @@ class PackedTokens(Initialised):
     def open(cls, folder: Path, split: str) -> PackedTokens:
         """Open the split "train" or "validation" of a data folder. Check all its files.
 
-        Raises TinyNNValueError for another split name, FileFormatError if the folder is damaged or not a data folder.
+        Raises TinyNNValueError for another split name, or FileFormatError if the folder is damaged or not a data
+        folder.
         """
         if not isinstance(split, str) or split not in SPLITS:
             raise TinyNNValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")

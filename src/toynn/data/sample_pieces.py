@@ -26,10 +26,10 @@ class SamplePieces:
 
     split: a split made of samples.
     first: the position in the split of the first token of each piece, (pieces,).
-    size: the places of each piece, from 1 to t_seq, (pieces,).
+    size: the number of places of each piece, from 1 to t_seq, (pieces,).
     targets: the number of targets of each piece that count, at least 1, (pieces,).
     samples: number of samples that are used.
-    divided: number of these that are longer than a window.
+    divided: number of used samples that are longer than a window.
     """
 
     split: PackedTokens
@@ -65,8 +65,8 @@ class SamplePieces:
             targets[:size][self.split.counted[first + 1 : first + size + 1] == 0] = IGNORED
 
     def tokens_between(self, borders: Positions, pieces: Positions) -> Positions:
-        """Return the number of places of these pieces between each border, a position in the split, and the next
-        border, int64 (borders - 1,).
+        """Return the number of places of these pieces between each border and the next border, int64 (borders - 1,).
+        borders: positions in the split.
         """
         counts = np.zeros(borders.size - 1, dtype=np.int64)
         np.add.at(counts, np.searchsorted(borders, self.first[pieces], side="right") - 1, self.size[pieces])

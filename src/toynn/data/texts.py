@@ -57,9 +57,10 @@ class Texts:
 
 
 def survey(paths: Sequence[Path], separators: Sequence[str], eos: str, name: str | None = None) -> Texts:
-    """Read the texts once and return what they contain. Raises TinyNNValueError if there is no text; OSError.
+    """Read the texts once and return what they contain.
 
-    Raises FileFormatError if a file is not UTF-8.
+    Raises TinyNNValueError if there is no text; FileFormatError if a file is not UTF-8; or OSError if a file cannot be
+    read.
     """
     found = Texts(paths, separators, name)
     ends = tuple(dict.fromkeys((eos, *separators) if eos else separators))

@@ -61,7 +61,7 @@ def _parts(texts: TextsToLearn) -> Iterator[tuple[int, str]]:
 def _limit(texts: TextsToLearn) -> int:
     """Return the number of bytes of text to learn from.
 
-    It is _TEXT, halved until the different words of this much text have at most about _DIFFERENT_WORDS bytes.
+    The number is _TEXT, halved until the different words of this much text have at most about _DIFFERENT_WORDS bytes.
     """
     limits = [_TEXT]
     while min(limits[-1], texts.text_bytes) > _DIFFERENT_WORDS:
@@ -100,7 +100,7 @@ def words_in(text: str) -> set[bytes]:
 
 
 class DifferentWords:
-    """Estimates the total size in bytes of the different words of a text. It needs little memory.
+    """Estimates the total size in bytes of the different words of a text, with little memory.
 
     The estimate uses only the words with the smallest hashes, and counts each of them once. It is exact for up to
     16,384 different words.

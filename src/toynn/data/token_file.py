@@ -86,7 +86,7 @@ def open_token_file(name: str, path: object) -> Iterator[TokenFile]:
     """Open a file of packed ids and yield it. name: the argument that contains the path, for messages.
 
     Raises FileFormatError for a file that is damaged, has no ids, or has a header of another version; TinyNNTypeError
-    or TinyNNValueError for an invalid path; OSError.
+    or TinyNNValueError for an invalid path; or OSError if the file cannot be read.
     """
     place = path_of(name, path)
     with open_regular(place) as file:
@@ -132,7 +132,8 @@ def _vocab_in(head: bytes, path: Path) -> int:
 def write_token_file(path: Path, ids: npt.ArrayLike, vocab: int | None = None) -> None:
     """Write packed ids, with the header if vocab is given. An existing file is replaced.
 
-    Raises TinyNNValueError or TinyNNTypeError for an id that is negative or outside the vocabulary; OSError.
+    Raises TinyNNValueError for an id that is negative or outside the vocabulary; TinyNNTypeError for ids of the wrong
+    type; or OSError if the file cannot be written.
     """
     from toynn.storage.durable_files import replacing_file
     from toynn.tinynn.arrays import int_array

@@ -18,7 +18,8 @@ from toynn.storage.regular_files import path_of
 def is_adapter_file(path: Path) -> bool:
     """Return whether the path is a GGUF file or a PEFT folder with an adapter.
 
-    Raises TinyNNTypeError, FileFormatError for a damaged GGUF file, OSError.
+    Raises TinyNNTypeError for a value that is not a path; FileFormatError for a damaged GGUF file; or OSError if a file
+    cannot be read.
     """
     path = path_of("path", path)
     if path.is_dir():

@@ -80,7 +80,7 @@ def written(described: dict[str, Any]) -> bytes:
 def _built(described: dict[str, Any]) -> Tokenizer | None:
     """Return the tokenizer that the library would read from this JSON, without the JSON of its vocabulary and merges.
 
-    Return None if the library refuses a part. Reading the JSON then gives the message.
+    Return None if the library refuses a part. The caller then parses the whole JSON to get the error message.
     """
     check_described(described)
     model, added = described["model"], described["added_tokens"]

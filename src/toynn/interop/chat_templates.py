@@ -32,7 +32,7 @@ def hf_chat_templates(folder: Path) -> dict[str, str]:
 
     They are in chat_template.jinja and additional_chat_templates/NAME.jinja, or else in tokenizer_config.json.
 
-    Raises FileFormatError if a file is damaged; OSError.
+    Raises FileFormatError if a file is damaged, or OSError if a file cannot be read.
     """
     found = {DEFAULT: read_text(folder / TEMPLATE, _LARGEST)} if (folder / TEMPLATE).is_file() else {}
     found |= {path.stem: read_text(path, _LARGEST) for path in sorted((folder / _MORE).glob("*.jinja"))}

@@ -181,5 +181,5 @@ FOLDERS = {
 
 
 def folder_offset(weight: Weight) -> float:
-    """Return the number that is added to the values of a weight in a folder. It is 1 for norms stored without 1."""
+    """Return the number to add to the values of a weight in a folder: 1 for a norm stored minus 1, otherwise 0."""
     return weight.row.fill if FAMILIES[weight.shape.architecture].norms_without_one else 0.0

@@ -101,8 +101,8 @@ def _scaling_of_keys(values: GgufValues, shape: ModelShape) -> RopeScaling:
 def _scaling_of_factors(
     values: GgufValues, factors: npt.NDArray[np.float32], d_head: int, rope_base: float
 ) -> RopeScaling:
-    """Return the llama3 scaling that gives the factors: the one in toynn's keys, or, without these keys, a known
-    scaling.
+    """Return the llama3 scaling that gives the factors: the scaling in toynn's keys, or a known scaling if the file
+    does not have these keys.
     """
     if f"{_KEY}kind" in values:
         scaling = RopeScaling(

@@ -246,8 +246,8 @@ def _quotient(product: float, factor: float) -> float:
 
 
 def _rope_rules(content: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return the key that holds RoPE's settings, "rope_parameters" or "rope_scaling" ("" for none), and the settings in
-    both.
+    """Return the key that holds RoPE's settings, "rope_parameters" or "rope_scaling" ("" for none), and the settings of
+    both keys together.
     """
     found = [key for key in ("rope_parameters", "rope_scaling") if content.get(key) is not None]
     for key in found:

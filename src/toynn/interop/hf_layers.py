@@ -75,7 +75,7 @@ def _layer_types(given: Mapping[str, Any]) -> list[Any] | None:
 
 
 def _global_interval(given: Mapping[str, Any]) -> Any:
-    """Return the interval that layer_types shows, as transformers does, or the interval in sliding_window_pattern."""
+    """Return the interval of global layers: the interval that the list layer_types shows, or sliding_window_pattern."""
     pattern, kinds = given.get("sliding_window_pattern", _PATTERN), _layer_types(given)
     if kinds is None or (isinstance(pattern, int) and pattern > len(kinds) and _GLOBAL not in kinds):
         return pattern

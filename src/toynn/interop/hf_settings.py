@@ -38,7 +38,8 @@ _LICENSE = re.compile(r"^license: *[\"']?([A-Za-z0-9._-]+)[\"']? *$", re.MULTILI
 def read_settings(folder: Path, config: dict[str, Any], vocab: int) -> tuple[list[int], list[int], ForeignSettings]:
     """Return the begin tokens, the end tokens, and the other settings of a Hugging Face folder.
 
-    End tokens are those of config.json, then those that only generation_config.json has. Raises FileFormatError.
+    The end tokens of config.json come first, and then the end tokens that only generation_config.json has. Raises
+    FileFormatError.
     """
     generation, tokenizer = json_object_of(folder / GENERATION_CONFIG), json_object_of(folder / TOKENIZER_CONFIG)
     with naming(folder / "config.json"):
@@ -164,7 +165,7 @@ def _text(path: Path, content: dict[str, Any]) -> str:
 def _template(folder: Path, tokenizer: dict[str, Any]) -> str:
     """Return the chat template: from its own file, or else from tokenizer_config.json.
 
-    If that file has a list of templates, return the one with the name "default".
+    If tokenizer_config.json has a list of templates, return the template with the name "default".
     """
     path = folder / TEMPLATE
     if path.is_file():

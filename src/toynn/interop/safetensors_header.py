@@ -62,7 +62,8 @@ class StoredTensor:
 def stored_tensors(path: Path) -> dict[str, StoredTensor]:
     """Return the tensors of a safetensors file, by name.
 
-    Raises FileFormatError (without the name of the file) if it is damaged or has another format, and OSError.
+    Raises FileFormatError (without the name of the file) if the file is damaged or has another format, or OSError if
+    the file cannot be read.
     """
     with open_regular(path) as raw:
         refuse_lfs_pointer(raw.read(256))

@@ -194,7 +194,7 @@ class Layout(ABC):
         """Build one AdamW step on a weight. norm: the result of `tnn_fused_grad_norm`, or None without clipping."""
 
     def muon_step(self, w: Tensor, grad: Tensor, m: Tensor, hp: Tensor, norm: Tensor | None) -> Tensor:  # noqa: ARG002
-        """Build one Muon step on a matrix. Only the fused layout has weights with this step."""
+        """Build one Muon step on a matrix. Only the fused layout supports this step."""
         raise SessionError(f"the {self.name} layout has no step of Muon; use the fused layout")
 
     def forward_graph(self, keep_taps: bool, packed: bool = False) -> ForwardGraph:

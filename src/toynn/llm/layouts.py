@@ -29,7 +29,8 @@ def to_fused(weights: Mapping[str, FloatArray], cfg: SmolLM2Config) -> dict[str,
     Head h of a weight becomes the d_head rows that start at row h * d_head. Weights without heads keep their names and
     values.
 
-    Raises TinyNNValueError if a head is missing, unknown or of another shape, and TinyNNTypeError for other types.
+    Raises TinyNNValueError if a head is missing, unknown or of another shape, or TinyNNTypeError for arguments of other
+    types.
     """
     most = _check(weights, cfg)
     fused: dict[str, FloatArray] = {}
@@ -57,7 +58,7 @@ def to_per_head(weights: Mapping[str, FloatArray], cfg: SmolLM2Config) -> dict[s
     """Convert weights and moments of the fused layout, the inverse of `to_fused`. Return them by their names in the
     per_head layout.
 
-    Raises TinyNNValueError if a weight with heads has another shape, and TinyNNTypeError for other types.
+    Raises TinyNNValueError if a weight with heads has another shape, or TinyNNTypeError for arguments of other types.
     """
     most = _check(weights, cfg)
     per_head: dict[str, FloatArray] = {}

@@ -40,8 +40,8 @@ class RecipeOptions(Initialised):
     precision: "f32", or "bf16" to round the operands of the products with weight matrices to bfloat16, forward and
         backward. The sums of these products, the weights, moments, norms, attention and the loss stay f32. The products
         with the matrices of an adapter stay f32 too. Fused layout only.
-    z_loss: coefficient of the z-loss, the mean of log(sum(exp(logits)))^2 over the targets that count, whose gradient
-        is added to that of the loss. The reported loss does not contain it. Fused layout only.
+    z_loss: coefficient of the z-loss, the mean of log(sum(exp(logits)))^2 over the targets that count. Its gradient is
+        added to the gradient of the loss. The reported loss does not contain it. Fused layout only.
     """
 
     t_seq: int = 0

@@ -88,10 +88,10 @@ class ReferenceValues:
 
 
 def checked_reference(reference: object, n: int) -> FloatArray:
-    """Return log-probabilities of n sequences as float32 (2, n): the sum of the two numbers in column i is that of
-    sequence i.
+    """Return log-probabilities of n sequences as float32 (2, n). The two numbers in column i add up to the
+    log-probability of sequence i.
 
-    Raises TinyNNTypeError; TinyNNValueError for another shape, or for a number that is not finite.
+    Raises TinyNNTypeError for another dtype, or TinyNNValueError for another shape or a number that is not finite.
     """
     if not isinstance(reference, np.ndarray) or reference.dtype != np.float64:
         found = f"dtype {reference.dtype}" if isinstance(reference, np.ndarray) else kind_of(reference)

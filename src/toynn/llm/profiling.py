@@ -31,7 +31,7 @@ class Profile(Initialised):
     tensors.
 
     The time of a node includes its start and a barrier of the threads, some microseconds each. In a step that is not
-    profiled, nodes of a small model share barriers, so such a step takes less time than the sum.
+    profiled, nodes of a small model share barriers, so such a step takes less time than the sum of the nodes.
     """
 
     loss: float

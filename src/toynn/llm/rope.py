@@ -22,7 +22,7 @@ class Rope(Initialised):
         element i is paired with element i + d_head/2.
     rotates: False if the layer has no RoPE, so that queries and keys stay unchanged.
 
-    Raises TinyNNTypeError if scaling is not a RopeScaling, TinyNNValueError if its freq_factors are missing.
+    Raises TinyNNTypeError if scaling is not a RopeScaling, or TinyNNValueError if its freq_factors are missing.
     """
 
     positions: Tensor

@@ -70,7 +70,7 @@ class RopeScaling(Initialised):
         low_freq_factor: float | None = None,
         high_freq_factor: float | None = None,
     ) -> None:
-        """Raises TinyNNValueError or TinyNNTypeError that names the field."""
+        """Set and check all fields. Raises TinyNNValueError or TinyNNTypeError, which name the field."""
         values = {
             "kind": one_of("RopeScaling.kind", kind, SCALINGS),
             "freq_scale": positive("RopeScaling.freq_scale", freq_scale),
@@ -212,7 +212,8 @@ class RopeScaling(Initialised):
     def freq_factors(self, d_head: int, rope_base: float) -> npt.NDArray[np.float32] | None:
         """Return the divisors of the d_head/2 angles, float32, computed in float64, or None if all are 1.
 
-        Raises TinyNNValueError, TinyNNTypeError, TinyNNMemoryError.
+        Raises TinyNNValueError or TinyNNTypeError for a wrong argument, or TinyNNMemoryError if there is not enough
+        memory.
         """
         d_head, rope_base = integer("d_head", d_head, 1), positive("rope_base", rope_base)
         if not self.has_freq_factors:

@@ -27,7 +27,8 @@ _REQUIRED = {"smollm3": ("no_rope_interval",), "gemma3": ("sliding_window", "glo
 
 @dataclass(frozen=True)
 class ModelShape(SmolLM2Config):
-    """The sizes of a model, as in `SmolLM2Config`, and its variants. It is the one value passed between modules.
+    """The sizes of a model, as in `SmolLM2Config`, and its variants. Modules pass the description of a model to each
+    other only as this object.
 
     A field that is added here becomes a key of the section [model] and a field of checkpoints without further changes.
 
@@ -119,7 +120,7 @@ class ModelShape(SmolLM2Config):
         otherwise False.
 
         All checks run again, because the fields of `cfg` may have been changed after its construction. Raises
-        TinyNNValueError for a variant that differs from that of `cfg`.
+        TinyNNValueError for a variant that differs from the variant of `cfg`.
         """
         if not isinstance(cfg, SmolLM2Config):
             raise TinyNNTypeError(f"cfg must be a SmolLM2Config, got {type(cfg).__name__}")

@@ -17,7 +17,7 @@ def measured_network(processes: Processes, megabytes: int) -> Network:
     """Return the latency and the bandwidth between the processes, and the bandwidth of their memory. All processes call
     this function.
 
-    megabytes: the size of the vector that each process sends in parts to the others.
+    megabytes: the size of the vector that each process sends in parts to the other processes.
     """
     n = processes.n
     small, large = [1] * n, [max(megabytes * 250_000 // n, 1)] * n

@@ -18,7 +18,7 @@ BUCKET, SLICE = 1 << 22, 1 << 16  # elements
 class Network:
     """latency: seconds until a message arrives. bandwidth: bytes per second that a process sends.
 
-    memory: bytes per second that a process reads and writes in its memory while the others do so too.
+    memory: bytes per second that a process reads and writes in its memory while the other processes do the same.
     """
 
     latency: float

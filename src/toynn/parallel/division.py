@@ -17,8 +17,8 @@ def in_turn(processes: Processes | None, items: Sequence[A], compute: Callable[[
 
     processes: the processes, all of which call this function, or None for a process that computes alone.
 
-    Raises the TinyNNValueError of the first computation that fails, as a single process would. Other errors are those
-    of one process.
+    Raises the TinyNNValueError of the first computation that fails, as a single process would. Any other exception is
+    raised only in the process in which it occurs.
     """
     if processes is None:
         return [compute(item) for item in items]

@@ -64,7 +64,8 @@ class Processes:
 
         Each process calls this method once before it exchanges anything else, or before it ends.
 
-        command: the command, or what this process did instead. error: the error with which this process ends, or None.
+        command: the command, or a text that says why this process runs no command. error: the error with which this
+            process ends, or None.
 
         Raises ProcessError in all processes if the commands differ, or if only some processes have this error.
         """
@@ -107,8 +108,8 @@ class Processes:
         return self._exchange(None, value)
 
     def _exchange(self, error: Exception | None, value: T) -> list[T]:
-        """Exchange the errors and the values of all processes. Return the values if nothing failed, and [] if `error`
-        is the error of all.
+        """Exchange the errors and the values of all processes. Return the values if no process has failed, and [] if
+        `error` is the error of all processes.
         """
         found = self.gathered((None if error is None else one_line(error), self.host, value))
         self._started = True
@@ -130,8 +131,8 @@ class Processes:
         return True
 
     def compare(self, facts: Mapping[str, str]) -> None:
-        """Raise ProcessError in all processes if a fact of a process differs from that of process 0. facts: each name
-        with its value.
+        """Raise ProcessError in all processes if a fact of a process differs from that of process 0. facts: the value
+        of each fact by its name.
         """
         every = self.exchanged((self.host, dict(facts)))
         first_host, first = every[0]
@@ -148,7 +149,7 @@ class Processes:
 
     @contextmanager
     def ending_together(self) -> Iterator[None]:
-        """End all processes if the block fails in this process with an error that the others do not have."""
+        """End all processes if the block fails in this process with an error that the other processes do not have."""
         try:
             yield
         except BaseException as error:
@@ -157,7 +158,8 @@ class Processes:
             raise
 
     def fail(self, error: Exception) -> None:
-        """Report an error before the first `together`, so that the other processes do not wait for this one.
+        """Report an error that occurs before the first `together`. The other processes then do not wait for this
+        process.
 
         Raises ProcessError if the other processes do not have this error.
         """
@@ -186,7 +188,7 @@ class Processes:
         return error
 
     def _is_shared(self, error: BaseException) -> bool:
-        """Return whether an error is the shared one, or was raised because of it."""
+        """Return whether an error is the shared error, or was raised because of the shared error."""
         at: BaseException | None = error
         while at is not None and at is not self._shared:
             at = at.__cause__ or at.__context__
@@ -213,7 +215,7 @@ class Processes:
         return self._comm.isend(value, rank)
 
     def receive(self, rank: int) -> Any:
-        """Wait for the next value that process `rank` sends to this one, and return it."""
+        """Wait for the next value that process `rank` sends to this process, and return the value."""
         pause = 1e-5
         while not self.has_message(rank):  # `recv` would use a whole core while it waits
             time.sleep(pause)
@@ -233,8 +235,8 @@ class Processes:
     def exchange_slices(self, sent: F32, sizes: list[int], received: F32, counts: list[int]) -> None:
         """Send a slice of `sent` to each process, and receive a slice from each process.
 
-        sizes: the number of elements for each process, one slice after the other. counts: those that each process sends
-        to this one, which are written to `received` one slice after the other.
+        sizes: the number of elements of each slice in `sent`. counts: the number of elements that each process sends to
+        this process. Both arrays contain the slices one after the other.
         """
         self._comm.Alltoallv([sent, sizes], [received, counts])
 
@@ -243,7 +245,7 @@ class Processes:
         self._comm.Allgatherv(part, [whole, counts])
 
     def collect_slices(self, part: F32, counts: list[int]) -> F32 | None:
-        """Return the parts of all processes one after the other in process 0, and None in the others."""
+        """Return the parts of all processes one after the other in process 0, and None in the other processes."""
         whole = np.empty(sum(counts), dtype=np.float32) if self.writes else None
         self._comm.Gatherv(part, None if whole is None else [whole, counts])
         return whole
@@ -285,8 +287,8 @@ def _cores() -> frozenset[int]:
 def processes_of_job() -> Processes | None:
     """Return the processes of the job of this process, or None if it computes alone.
 
-    Raises ModuleNotFoundError, naming the extra, without mpi4py; ProcessError if mpi4py uses another MPI library than
-    mpiexec.
+    Raises ModuleNotFoundError, naming the extra, without mpi4py, or ProcessError if mpi4py uses another MPI library
+    than mpiexec.
     """
     global _job  # noqa: PLW0603 (a process belongs to one job)
     n = launched_processes()

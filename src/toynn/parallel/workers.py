@@ -31,13 +31,13 @@ _AHEAD = 2  # largest number of items that a worker has: the one that it compute
 
 
 class _Failure(NamedTuple):
-    """An error that is not about the input, such as missing memory, in a worker. text: its message."""
+    """An error in a worker that is not about the input, for example missing memory. text: the message of the error."""
 
     text: str
 
 
 class Workers:
-    """The other processes of a job, which compute for process 0. At the end of the block, they end.
+    """The other processes of a job, which compute for process 0. They end at the end of the `with` block.
 
     While the block runs, the other processes run `follow`.
 
@@ -68,7 +68,7 @@ class Workers:
                 pass
 
     def start(self, task: object) -> None:
-        """Let the workers compute the following items by a task, an object that can be pickled."""
+        """Let the workers compute all later items with this task, an object that can be pickled."""
         for rank in range(1, self._processes.n):
             self._send(rank, TASK, task)
 
@@ -76,8 +76,9 @@ class Workers:
         """Yield each item with its result, in the order of the items. compute: the computation in this process, which
         gives the same results as the task of the workers.
 
-        Raises the first TinyNNValueError of a result, after the results before it, and errors of `items` after all
-        results; ProcessError, naming the process, for another error of a worker.
+        If the computation of an item raises TinyNNValueError, this error is raised after the results of the items
+        before. An error of `items` is raised after all results. Any other error of a worker becomes a ProcessError,
+        which names the process.
         """
         waiting: deque[tuple[A, int, list[T]]] = deque()  # items, the process of each, and the result if it is known
         held = [0] * self._processes.n  # number of items that each worker has
@@ -126,14 +127,14 @@ class Workers:
 
 
 def each_in_order(workers: Workers | None) -> Each:
-    """Return the function that computes items with the workers, or in this process if there are none."""
+    """Return the function that computes items with the workers, or in this process if there are no workers."""
     return one_after_another if workers is None else workers.computed
 
 
 def follow(processes: Processes, opened: Callable[[Any], AbstractContextManager[Callable[[Any], Any]]]) -> None:
     """Compute the items that process 0 sends, until it ends.
 
-    opened: returns the context manager of the computation of a task.
+    opened: a function of a task. It returns a context manager, which yields the function that computes an item.
     """
     # Ctrl-C reaches all processes. Process 0 handles it and ends this process.
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN) if _is_main_thread() else None
@@ -179,7 +180,7 @@ def _result(processes: Processes, compute: Callable[[Any], Any], item: object) -
 
 
 def _answer(processes: Processes, error: Exception) -> TinyNNValueError | _Failure:
-    """Return the answer for an error: the error itself if it is about the input, as in process 0."""
+    """Return the answer for an error: the error itself if it is about the input, otherwise a description."""
     if isinstance(error, TinyNNValueError):
         return error
     return _Failure(f"process {processes.rank} of {processes.n} on host {processes.host}: {one_line(error)}")

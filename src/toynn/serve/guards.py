@@ -1,8 +1,8 @@
-"""Refuse requests that do not come from the user: from web pages of other sites, and without the key.
+"""Refuse requests that do not come from the user: requests of web pages of other sites, and requests without the key.
 
-A page of any web site can make the browser of the user send requests to a server on the user's machine. The browser
-adds the header Origin to a request that the page could use. With DNS rebinding, the page's own host name points to the
-user's machine; then the header Host has this name.
+A page of any web site can make the browser of the user send requests to a server on the user's machine. To a request
+that could harm the user, the browser adds the header Origin, which names the site of the page. With DNS rebinding, the
+page's own host name points to the user's machine; then the header Host has this name.
 """
 
 from __future__ import annotations

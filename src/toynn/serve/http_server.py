@@ -27,7 +27,7 @@ class Listener:
     """A socket on which a server listens.
 
     host, port: where to listen. A port of 0 chooses a free port. Raises TinyNNValueError for a host that does not
-    exist, OSError if the port is not free.
+    exist, or OSError if the port is not free.
 
     is_local: whether only programs on this machine can connect.
     url: the address of the server.

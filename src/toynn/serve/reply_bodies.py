@@ -13,10 +13,10 @@ _REASONS = {"end_of_text": "stop", "stop_string": "stop", "max_tokens": "length"
 
 
 class ReplyBodies:
-    """Makes the bodies of one response. chat: whether the response answers a conversation. model: the name of the
+    """Makes the JSON objects of one response. chat: whether the response answers a conversation. model: the name of the
     model.
 
-    seed: the seed of the sampling, which is also sent, because a request without a seed gets a random seed.
+    seed: the seed of the sampling. The response contains the seed, because it is random if the request has none.
     """
 
     def __init__(self, chat: bool, model: str, seed: int) -> None:

@@ -25,7 +25,7 @@ def make_folder(path: Path) -> list[Path]:
     """Create a folder and its missing parents, and wait until their names are on the disk.
 
     Return the folders that were created, the innermost first. Raises TinyNNValueError if a part of the path is a broken
-    symbolic link; OSError.
+    symbolic link, or OSError if a folder cannot be created.
     """
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     for folder in missing:
@@ -44,7 +44,9 @@ def make_folder(path: Path) -> list[Path]:
 
 
 def write_synced(path: Path, content: bytes) -> None:
-    """Write a file and wait until it is on the disk. Raises OSError; the file may then be incomplete."""
+    """Write a file and wait until it is on the disk. Raises OSError if the file cannot be written. The file may then be
+    incomplete.
+    """
     with path.open("wb") as file:
         file.write(content)
         file.flush()
@@ -63,14 +65,16 @@ def sync(path: Path) -> None:
 def replace_file(path: Path, content: bytes) -> None:
     """Replace the content of a file in one step, so that a reader sees either the old or the new content.
 
-    Raises OSError; the file then has its old content.
+    Raises OSError if the file cannot be written. The file then has its old content.
     """
     with replacing_file(path) as temporary:
         temporary.write_bytes(content)
 
 
 def sha256_of(path: Path) -> str:
-    """Return the hexadecimal SHA-256 of a regular file, read in chunks. Raises OSError, FileFormatError."""
+    """Return the hexadecimal SHA-256 of a regular file, read in chunks. Raises FileFormatError if the path is not a
+    regular file, or OSError if the file cannot be read.
+    """
     with open_regular(path) as file:
         return sha256_of_file(file)
 
@@ -102,7 +106,8 @@ def replacing_file(path: Path, *, replace: bool = True) -> Iterator[Path]:
 
     replace: if false, a file that another process has created at `path` in the meantime is not replaced.
 
-    Raises OSError; TinyNNValueError if such a file exists. After any error, `path` has its old content.
+    Raises TinyNNValueError if such a file exists, or OSError if the file cannot be written. After any error, `path` has
+    its old content.
     """
     temporary = beside(path, NEW)
     with writing_beside(path):
@@ -132,7 +137,7 @@ def replacing_folder(path: Path, *, check: Callable[[], None] | None = None) -> 
     check: called when the new folder is complete. It must raise an error if `path` must not be replaced, for example
     because another process has created it in the meantime.
 
-    Raises OSError. After any error, `path` is the old folder.
+    Raises OSError if a file cannot be written. After any error, `path` is the old folder.
     """
     temporary, old = beside(path, NEW), beside(path, OLD)
     with writing_beside(path):
@@ -163,7 +168,9 @@ def replacing_folder(path: Path, *, check: Callable[[], None] | None = None) -> 
 
 
 def _rename_to_new(temporary: Path, path: Path) -> None:
-    """Rename a file to a new path. Raises TinyNNValueError if the new path exists; OSError."""
+    """Rename a file to a new path. Raises TinyNNValueError if the new path exists, or OSError if the file cannot be
+    renamed.
+    """
     try:
         path.hardlink_to(temporary)  # unlike a rename, this call never replaces a file
     except FileExistsError:

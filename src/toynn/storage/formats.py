@@ -47,7 +47,8 @@ class Format:
     def load(self, path: Path, kind: type[T]) -> T:
         """Return the content of a file as an object of the dataclass `kind`.
 
-        Raises FileNotFoundError; FileFormatError if the file is damaged, has another format or a newer version.
+        Raises FileNotFoundError if there is no such file, or FileFormatError if the file is damaged, or has another
+        format or a newer version.
         """
         content = read_json(path)
         found = content.get("format") if isinstance(content, dict) else None

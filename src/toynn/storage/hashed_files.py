@@ -25,7 +25,7 @@ def write_hashed(path: Path, parts: Iterable[memoryview], size: int) -> str:
     parts: the content in order. The iterable may compute each part when it is needed.
     size: the number of bytes of all parts.
 
-    Raises OSError; the file may then be incomplete.
+    Raises OSError if the file cannot be written. The file may then be incomplete.
     """
     digest = hashlib.sha256()
     with path.open("xb") as file:

@@ -16,7 +16,7 @@ _LARGEST = 1 << 24  # bytes
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file of at most 16 MiB.
 
-    Raises FileNotFoundError; FileFormatError for any other failure, with the reason.
+    Raises FileNotFoundError if there is no such file, or FileFormatError, with the reason, for any other failure.
     """
     try:
         content = read_regular(path, _LARGEST)

@@ -33,7 +33,8 @@ def new_folder(name: str, path: Path, files: Sequence[str]) -> Iterator[Path]:
 
     name: the name of the argument that contains the path, for messages.
 
-    Raises TinyNNValueError if `path` exists and is not an empty folder, or if another process is filling it; OSError.
+    Raises TinyNNValueError if `path` exists and is not an empty folder, or if another process is filling it. Raises
+    OSError if a file cannot be written.
     """
     made, lock = _locked(name, path, files)
     work = path / UNFINISHED

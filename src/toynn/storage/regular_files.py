@@ -16,7 +16,9 @@ _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def folder_of(folder: object) -> Path:
-    """Return a folder as a Path. Raises TinyNNTypeError; TinyNNValueError for an empty text."""
+    """Return a folder as a Path. Raises TinyNNTypeError for a value that is not a path, or TinyNNValueError for an
+    empty text.
+    """
     return _path("folder", folder)
 
 
@@ -53,7 +55,8 @@ def printable(path: Path) -> str:
 def open_regular(path: Path) -> BinaryIO:
     """Open a regular file for reading. Refuse pipes and devices, because reading from them may never end.
 
-    Raises OSError; ValueError for an invalid path; FileFormatError if the path is not a regular file.
+    Raises ValueError for an invalid path; FileFormatError if the path is not a regular file; or OSError if the file
+    cannot be opened.
     """
     return _opened(path, os.O_RDONLY, "rb")
 

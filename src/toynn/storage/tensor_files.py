@@ -43,7 +43,9 @@ class MadeTensors(Tensors):
 
 
 def chained(first: Tensors, second: Tensors) -> MadeTensors:
-    """Return the tensors of both mappings, each of which is read from its mapping when it is read."""
+    """Return one mapping with the tensors of both mappings. A tensor is read from its original mapping when it is
+    accessed.
+    """
     shapes = {**shapes_of(first), **shapes_of(second)}
     return MadeTensors(shapes, lambda name: second[name] if name in second else first[name])
 
@@ -60,7 +62,7 @@ def write_tensors(path: Path, tensors: Tensors, metadata: dict[str, str] | None 
 
     The file has the bytes that the safetensors library writes, which would copy all tensors once more in memory.
 
-    Raises OSError; the file may then be incomplete.
+    Raises OSError if the file cannot be written. The file may then be incomplete.
     """
     header, size = _header("F32", 4, dict(sorted(shapes_of(tensors).items())), metadata)
 
@@ -75,7 +77,8 @@ def write_tensors(path: Path, tensors: Tensors, metadata: dict[str, str] | None 
 def write_half_tensors(path: Path, tensors: Tensors, metadata: dict[str, str], dtype: str) -> None:
     """Write tensors in "f16" or "bf16" to a new file and wait until it is on the disk.
 
-    Raises TinyNNValueError, which names the tensor, if a number is too large; OSError. The file may then be incomplete.
+    Raises TinyNNValueError, which names the tensor, if a number is too large, or OSError if the file cannot be written.
+    After an error the file may be incomplete.
     """
     name_of_type, number = HALF_TYPES[dtype]
     header, size = _header(name_of_type, 2, shapes_of(tensors), metadata)

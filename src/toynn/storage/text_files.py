@@ -43,7 +43,8 @@ _START = max(len(start) for start, _ in _STARTS)
 def read_text(path: Path, largest: int | None = None) -> str:
     """Return the text of a file, without a leading byte-order mark.
 
-    Raises OSError; FileFormatError for a file that is not UTF-8, not regular, or larger than `largest` bytes.
+    Raises FileFormatError for a file that is not UTF-8, not regular, or larger than `largest` bytes, or OSError if the
+    file cannot be read.
     """
     return decoded(read_regular(path, largest), str(path))
 

@@ -48,7 +48,7 @@ def generate_each(
     never: npt.ArrayLike = (),
     at_once: int = AT_ONCE,
 ) -> list[ContinuedPrompt]:
-    """Return the tokens that continue each prompt. They are those that `toynn.generate` gives for the prompt alone.
+    """Return the tokens that continue each prompt: the same tokens that `toynn.generate` gives for the prompt alone.
 
     The next tokens of several prompts are computed at the same time, so that the weights are read once for all of them.
     The decoder forgets the tokens that it has read before.
@@ -79,7 +79,7 @@ def generate_each(
 
 
 class _Batch:
-    """The prompts that wait, and those that are being continued, by the number of their sequence in the decoder."""
+    """The waiting prompts, and the prompts that are being continued, by the number of their sequence in the decoder."""
 
     def __init__(
         self, decoder: LlamaDecoder, next_token: NextToken, max_tokens: int, waiting: deque[tuple[IntArray, _Running]]

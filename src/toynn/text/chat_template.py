@@ -130,7 +130,8 @@ class ChatTemplate(Initialised):
             answer of the model.
 
         Raises TinyNNValueError if the template refuses the messages or needs too much time; FileFormatError if the
-        template is not valid; TinyNNMemoryError if the template needs too much memory; TinyNNTypeError.
+        template is not valid; TinyNNMemoryError if the template needs too much memory; or TinyNNTypeError for an
+        argument of the wrong type.
         """
         request = RenderRequest(
             messages, boolean("add_generation_prompt", add_generation_prompt), tools, documents, variables
@@ -151,8 +152,8 @@ class ChatTemplate(Initialised):
         message begins after its generation prompt, and ends with the message. Both positions are the lengths of the
         texts of shorter conversations. The text must begin with these texts.
 
-        Raises the errors of `render`; also TinyNNValueError if the text does not begin with a shorter conversation,
-        because the template renders a message differently when other messages follow.
+        Raises the errors of `render`. It also raises TinyNNValueError if the text does not begin with the text of a
+        shorter conversation, because the template renders a message differently when other messages follow.
         """
         return self._one(RenderRequest(messages, False, tools, documents, variables, spans="generated"))
 
@@ -197,7 +198,7 @@ class ChatTemplate(Initialised):
             return error
 
     def _packed(self, request: RenderRequest) -> str:
-        """Return a request as JSON. Raises TinyNNTypeError or TinyNNValueError."""
+        """Return a request as JSON. Raises TinyNNTypeError or TinyNNValueError for a value that JSON does not have."""
         messages = [_normalised(i, message) for i, message in enumerate(_list("messages", request.messages))]
         variables = {
             **self._tokens,

@@ -62,7 +62,8 @@ class Piece:
 def separators_of(separator: str | None, eos: str | None) -> tuple[str, ...]:
     """Return the separator lines: the given one, or by default the text of eos and <|endoftext|>.
 
-    separator: "" for no separator. Raises TinyNNTypeError; TinyNNValueError for a separator with several lines.
+    separator: "" for no separator. Raises TinyNNTypeError for a value that is not a str, or TinyNNValueError for a
+        separator with several lines.
     """
     if separator is None:
         return tuple(dict.fromkeys([eos, END_OF_TEXT] if eos else [END_OF_TEXT]))
@@ -73,7 +74,7 @@ def separators_of(separator: str | None, eos: str | None) -> tuple[str, ...]:
 def one_line(name: str, value: object) -> str:
     """Check that a value is a str of one line that UTF-8 can encode, and return it.
 
-    Raises TinyNNTypeError or TinyNNValueError.
+    Raises TinyNNTypeError or TinyNNValueError for any other value.
     """
     line = label(name, value).decode("utf-8")
     if "\n" in line or "\r" in line:
@@ -276,8 +277,8 @@ class TextEncoder:
         return [list(itertools.chain.from_iterable(itertools.islice(ids, len(texts)))) for texts in parts]
 
     def _encode_in_context(self, batch: Batch) -> list[list[int]]:
-        """A token that two pieces share belongs to the first of them. The tokens of the text around a window are left
-        out.
+        """Return the token ids of each piece, encoded with the text around its window, whose tokens are left out. A
+        token that two pieces share belongs to the first of them.
         """
         all_ids = []
         found = token_starts(self._tokenizer, [window.text for window in batch], self._name)
@@ -298,7 +299,8 @@ def encoded(
     """Yield each piece with its token ids. No end token is added after a document. Raises the errors of `token_ids`.
 
     The pieces of a document must be in order. With a SentencePiece tokenizer, the ids of all pieces of a document are
-    those of the whole document, unless it has more than 1,048,576 characters without a place where it can be cut.
+    the ids of the whole document, unless the document has more than 1,048,576 characters without a place where it can
+    be cut.
 
     each: computes the batches, and yields each with its result, in order.
     """
@@ -331,8 +333,9 @@ def packed_ids(
     If the text has separator lines, `end_id` is added after each document, also after the last one. A text without
     separator lines may be a part of a document, so no `end_id` is added.
 
-    Raises TinyNNTypeError; TinyNNValueError for a str that is not Unicode text. If chosen is false, TinyNNValueError is
-    also raised for lines of a known separator that is neither in `separators` nor a token of the tokenizer.
+    Raises TinyNNTypeError for a value that is not a str, or TinyNNValueError for a str that is not Unicode text. If
+    chosen is false, TinyNNValueError is also raised for lines of a known separator that is neither in `separators` nor
+    a token of the tokenizer.
     """
     check_text(text, name)
     markers = marker_lines(text, (*KNOWN_MARKERS, *separators))
@@ -353,7 +356,7 @@ def prompt_ids(
 ) -> list[int]:
     """Return the token ids of a prompt. Each separator line becomes `end_id`. The last document gets no `end_id`.
 
-    Raises TinyNNTypeError; TinyNNValueError for a str that is not Unicode text.
+    Raises TinyNNTypeError for a value that is not a str, or TinyNNValueError for a str that is not Unicode text.
     """
     check_text(prompt, name)
     if not marker_lines(prompt, separators):

@@ -62,7 +62,7 @@ def choices(logits: npt.ArrayLike, sampling: Sampling) -> tuple[npt.NDArray[np.i
     Tokens with equal probabilities are ordered by id. logits: array (vocab,) without NaN, whose largest value is
     finite. A token with the logit -inf cannot be sampled.
 
-    Raises TinyNNValueError, TinyNNTypeError, TinyNNMemoryError.
+    Raises TinyNNValueError or TinyNNTypeError for wrong logits, or TinyNNMemoryError if there is not enough memory.
     """
     _want_sampling(sampling)
     x = array_of("logits", logits, INT31_MAX, deepest=1)
@@ -104,7 +104,7 @@ def _normalized(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def _most_likely(x: npt.NDArray[np.float64], n: int) -> npt.NDArray[np.int64]:
     """Return the ids of the n largest values except -inf, ordered from the largest value, then by id.
 
-    n = 0: return all ids except those of -inf.
+    n = 0: return all ids except the ids of -inf.
     """
     least = -np.inf
     if 0 < n < x.size:
@@ -168,7 +168,7 @@ def generate(
         never: token ids that are never sampled, for example rows of the vocabulary that are not tokens.
 
     The arguments are checked when the first token is requested. Raises TinyNNValueError for a prompt that is empty, has
-    an id outside the vocabulary, or is too long for the context; TinyNNTypeError for an argument of the wrong type;
+    an id outside the vocabulary, or is too long for the context; TinyNNTypeError for an argument of the wrong type; or
     SessionError if the decoder has read other tokens between two tokens of the iterator.
     """
     return TokenStream(_tokens(decoder, prompt, sampling, max_tokens, stop, rolling, keep, never))

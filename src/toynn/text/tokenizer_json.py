@@ -89,8 +89,8 @@ def _ids_needed(tokenizer: Tokenizer, used: Iterable[int]) -> int:
 def needed_and_unused_ids(tokenizer: Tokenizer, vocab: int) -> tuple[int, list[int]]:
     """Return `ids_needed`, and the ids below `vocab` that the tokenizer does not use.
 
-    Unused ids are gaps, and the padding of a model's vocabulary. Both results come from one reading of the ids,
-    because reading those of a large vocabulary takes a hundredth of a second.
+    Unused ids are gaps, and the padding of a model's vocabulary. Both results come from one reading of the ids, because
+    reading the ids of a large vocabulary takes a hundredth of a second.
     """
     used = set(tokenizer.get_vocab(with_added_tokens=True).values())
     return _ids_needed(tokenizer, used), sorted(set(range(vocab)).difference(used))
@@ -102,7 +102,7 @@ def added_tokens(tokenizer: Tokenizer) -> set[str]:
 
 
 def check_text(text: object, name: str = "text") -> None:
-    """Raise TinyNNTypeError for a value that is not a str, TinyNNValueError for a str that UTF-8 cannot encode."""
+    """Raise TinyNNTypeError for a value that is not a str, or TinyNNValueError for a str that UTF-8 cannot encode."""
     if not isinstance(text, str):
         raise TinyNNTypeError(f"{name} must be a str, got {type(text).__name__}")
     try:
@@ -116,8 +116,8 @@ def check_text(text: object, name: str = "text") -> None:
 def token_ids(tokenizer: Tokenizer, texts: Sequence[str], name: str = "text") -> list[list[int]]:
     """Return the token ids of each text, without the tokens that the tokenizer's rules put around a text.
 
-    Raises TinyNNTypeError for a value that is not a str; TinyNNValueError for a str that UTF-8 cannot encode, or if the
-    tokenizer fails. Both messages start with `name`.
+    Raises TinyNNTypeError for a value that is not a str, or TinyNNValueError for a str that UTF-8 cannot encode, or if
+    the tokenizer fails. Both messages start with `name`.
     """
     return [one.ids for one in _encodings(tokenizer, texts, name, tokenizer.encode_batch_fast)]
 

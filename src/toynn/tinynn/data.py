@@ -32,9 +32,9 @@ __all__ = [
 def tnn_upload_from_float_array(s: Session, t: Tensor, data: npt.ArrayLike, n: int | None = None) -> None:
     """Upload real numbers to an f32, f16 or bf16 tensor with the same number of elements. Dimension ne0 varies fastest.
 
-    `data` is any array-like of floating or integer dtype. It is rounded to f32 and then to the tensor's dtype. It may
-    have any shape except that of the transposed matrix: for a tensor of shape [cols, rows], a (cols, rows) array is
-    refused (use `upload_transposed` for it). `n`, the reference's argument, may state the number of elements of `data`.
+    `data` is any array-like of floating or integer dtype. The numbers are rounded to f32 and then to the tensor's
+    dtype. For a tensor of shape [cols, rows], an array (cols, rows) is refused: use `upload_transposed` for it. Any
+    other shape is accepted. `n`, the reference's argument, may state the number of elements of `data`.
 
     Raises:
         TinyNNValueError: `data` has another number of elements than the tensor, a number that does not fit f32, or the
@@ -127,7 +127,7 @@ def tnn_download_window_sum(
 
     Raises:
         TinyNNValueError: the session does not have the node, or the elements are outside of it.
-        TinyNNTypeError: an argument of the wrong type, or out has another shape.
+        TinyNNTypeError: an argument has the wrong type, or out has another shape.
         SessionError: no step is unfinished, or the gradients are not flagged with `tnn_set_output`.
     """
     first_, level_, at_ = int64("first", first), int32("level", level), int64("at", at)

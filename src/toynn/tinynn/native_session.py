@@ -35,7 +35,7 @@ _EXCEPTIONS: dict[int, type[TinyNNError]] = {
 def failure(pointer: SessionPointer, code: int) -> TinyNNError:
     """Return the exception for an error code, with the message of the last call on the session.
 
-    If the session is NULL, the message is that of the last call in this thread.
+    If the session is NULL, use the message of the last call in this thread.
     """
     return _EXCEPTIONS.get(code, InternalError)(text(lib.tnn_last_error(pointer)))
 

@@ -1,6 +1,6 @@
 """Apply one operator to numpy matrices: a session is made, computes once, and is freed.
 
-Each function takes array-likes of real numbers with the shape (rows, cols), and returns float32. They raise
+Each function takes array-likes of real numbers with the shape (rows, cols), and returns float32. All functions raise
 TinyNNValueError for other shapes and for numbers that do not fit f32, and TinyNNTypeError for other dtypes.
 """
 

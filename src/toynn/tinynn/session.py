@@ -194,7 +194,9 @@ class Tensor(Initialised):
 
 
 def native_session(s: object) -> NativeSession:
-    """Return the native session of `s` without locking it. Raises TinyNNTypeError, or SessionError after fork."""
+    """Return the native session of `s` without locking it. Raises TinyNNTypeError for another value, or SessionError
+    after fork.
+    """
     if not isinstance(s, Session):
         raise TinyNNTypeError(f"s must be a Session, got {kind_of(s)}")
     native: NativeSession | None = getattr(s, "_native", None)

@@ -72,7 +72,7 @@ def tnn_resize_kv_caches(s: Session, rows: int) -> None:
     """Change the number of rows of all caches of the session. Their values become zero.
 
     Call this after `tnn_finalize_weights` or `tnn_reset_for_rebuild`, before the first tensor of a graph. Raises
-    TinyNNValueError for a number of rows that is too large, SessionError at another time or without caches.
+    TinyNNValueError for a number of rows that is too large, or SessionError at another time or without caches.
     """
     rows, native = int64("rows", rows), native_session(s)
     with native.lock:

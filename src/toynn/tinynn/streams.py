@@ -41,7 +41,7 @@ def tnn_random_gaussian(stream: RandomState, std: float, n: int) -> FloatArray:
 
     Each call starts a new Box-Muller pair of a cosine and a sine, and an odd n drops the last sine.
 
-    Raises TinyNNValueError for a negative n or a std that is negative or not finite, TinyNNMemoryError if the memory
+    Raises TinyNNValueError for a negative n or a std that is negative or not finite, or TinyNNMemoryError if the memory
     cannot be allocated.
     """
     if not isinstance(stream, RandomState):

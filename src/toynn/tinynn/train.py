@@ -94,7 +94,7 @@ def tnn_compute_profiled(s: Session) -> npt.NDArray[np.float64]:
     `tnn_graph_node`.
 
     The results are those of `tnn_compute`, or of `tnn_compute_backward`, which needs a reset first. This call is slower
-    than both.
+    than both of these calls.
     """
     seconds = np.empty(tnn_graph_n_nodes(s), dtype=np.float64)
     status(s, lib.tnn_compute_profiled, ffi.from_buffer("double[]", seconds, require_writable=True), seconds.size)

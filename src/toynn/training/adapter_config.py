@@ -60,8 +60,8 @@ class AdapterArgs:
 def checked_base(base: object, init: object) -> Path | OpenBase | None:
     """Return the base of a run as an open base or a path.
 
-    If init is an adapter, base says where the base of the adapter is. Raises TinyNNTypeError; TinyNNValueError if init
-    is another model.
+    If init is an adapter, base says where the base of the adapter is. Raises TinyNNTypeError for a base of the wrong
+    type, or TinyNNValueError if init is another model.
     """
     continues = isinstance(init, Checkpoint) and isinstance(init.contents, ModelOnBase)
     if base is not None and init is not None and not continues:

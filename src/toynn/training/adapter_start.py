@@ -19,7 +19,7 @@ def checkpoint_on_base(opened: OpenBase, config: TrainConfig, out: Path, held: C
 
     held: the checkpoint that is already in the folder `out` of the run, or None.
 
-    Raises ConfigurationError for a wrong key of [adapter], TinyNNValueError if the folder has a checkpoint.
+    Raises ConfigurationError for a wrong key of [adapter], or TinyNNValueError if the folder has a checkpoint.
     """
     if held is not None:
         raise TinyNNValueError(

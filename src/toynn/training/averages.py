@@ -16,8 +16,8 @@ from toynn.storage.tensor_files import MadeTensors, Tensors
 class AveragedWeights:
     """The exponential moving average of each trained weight, in f32 on the host.
 
-    After step t, average += (1 - d) (weight - average), with d = min(decay, (1 + t) / (10 + t)). So the averages of the
-    first steps do not depend on the initial weights for long.
+    After step t, average += (1 - d) (weight - average), with d = min(decay, (1 + t) / (10 + t)). In the first steps d
+    is small, so the averages soon depend very little on the initial weights.
 
     decay: the value of optimizer.ema. values: the averages by name, or None to start with the weights of the engine.
     """

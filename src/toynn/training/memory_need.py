@@ -76,7 +76,7 @@ def _explanation(realize: Realize, t_seq: int, config: TrainConfig) -> str | Non
 
 
 def _advice(config: TrainConfig) -> str:
-    """Return the end of the message: the setting that needs less memory for the same bytes."""
+    """Return the end of the message: the setting with which a step needs less memory and gives the same bytes."""
     return "" if config.train.recompute else "; train.recompute = true needs less memory and more time"
 
 

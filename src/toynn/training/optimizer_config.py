@@ -75,7 +75,7 @@ class ScheduleArgs:
         object.__setattr__(self, "min_ratio", ratio)
 
     def warmup_of(self, steps: int) -> int:
-        """Return the number of warm-up steps in a run of `steps` steps. Raises TinyNNValueError, TinyNNTypeError."""
+        """Return the number of warm-up steps in a run of `steps` steps. Raises TinyNNValueError or TinyNNTypeError."""
         steps = integer("steps", steps, 1)
         return min(100, steps // 10) if self.warmup is None else self.warmup
 

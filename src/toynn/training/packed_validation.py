@@ -51,7 +51,7 @@ class PackedValidation(Validation):
     def loss(self, engine: LlamaSeqEngine, processes: Processes | None = None) -> ValidationLoss:
         """Return the mean loss. The result does not depend on the size of the batches.
 
-        processes: the processes that divide the batches among them, all of which call this method, or None.
+        processes: the processes that divide the batches among themselves, all of which call this method, or None.
 
         The mean of each window is computed and added up as `Validation.loss` does. The losses of the tokens of a source
         are added in float64, in the order of the windows.

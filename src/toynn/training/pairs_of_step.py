@@ -28,8 +28,8 @@ def figures_of_pairs(log_probs: Array, reference: Array, beta: float) -> PairFig
 class PairsOfStep:
     """The log-probabilities of the pairs that this process computes in a step, in the model and in the reference.
 
-    reference: the log-probabilities of the training split in the reference model. The caller sets this
-        attribute before the first step.
+    reference: the log-probabilities of the training split in the reference model. The caller sets `reference` before
+        the first step.
     """
 
     reference: Array

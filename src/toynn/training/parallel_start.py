@@ -23,7 +23,7 @@ def check_start(processes: Processes, start: Start, data: DataFolder, n_threads:
     n_threads: the number that the user asked for, or None.
 
     Raises ProcessError, naming the process and its host, if a process has another version, another instruction-set
-    profile, other data or another configuration than process 0; ConfigurationError for optimizer.ema, or if the
+    profile, other data or another configuration than process 0. Raises ConfigurationError for optimizer.ema, or if the
     processes cannot divide the windows of a step.
     """
     build = build_info()

@@ -100,7 +100,7 @@ class ParallelSteps(StepsOnWindows):
             self._built = True
 
     def _reserve_buffers(self) -> None:
-        """Allocate the arrays of the largest exchange. They are kept, because new memory is slow."""
+        """Allocate the arrays of the largest exchange. They are kept, because first writing to new memory is slow."""
         sent = [sum(self._lengths(bucket)) for bucket, _ in self._shards]
         received = [self._lengths(bucket)[self._processes.rank] for bucket, _ in self._shards]
         nodes, n = [len(of) for of in self._nodes], max(sum(bucket.counts()) for bucket, _ in self._shards)
@@ -189,7 +189,9 @@ class ParallelSteps(StepsOnWindows):
         self._set_gradient(shard, sum_of_nodes(dict(zip(nodes, rows, strict=True)), self._sequences.windows))
 
     def _set_gradient(self, shard: Shard, values: F32) -> None:
-        """Set the gradient to its sum, or to its two sums added (see `LlamaSeqEngine.gradient_places`)."""
+        """Set the gradient of a shard from the sums over the windows. A gradient that consists of two sums (see
+        `LlamaSeqEngine.gradient_places`) becomes their total.
+        """
         at = 0
         for piece, place in shard.places():
             gradient = shard.gradient[place]

@@ -153,7 +153,7 @@ class PairValidation:
         return math.nan
 
     def loss(self, engine: LlamaSeqEngine, processes: Processes | None = None) -> ValidationLoss:
-        """Return the mean loss of the pairs, that of the pairs of each source, and the figures of all pairs.
+        """Return the mean loss of all pairs, the mean loss of the pairs of each source, and the figures of all pairs.
 
         processes: as for `evaluate_pairs`.
         """

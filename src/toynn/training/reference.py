@@ -3,8 +3,8 @@
 The reference is the model from which training starts. For an adapter, the reference is the base, also if training
 continues an adapter that was trained before. reference.json states which data and which model the numbers belong to,
 and the SHA-256 of reference.bin. reference.bin contains one little-endian float64 for each sequence: first the training
-sequences, then the validation sequences. Each checkpoint contains this SHA-256, so that a resumed run notices other
-numbers.
+sequences, then the validation sequences. Each checkpoint contains this SHA-256, so that a resumed run notices if the
+numbers have changed.
 """
 
 from __future__ import annotations
@@ -92,8 +92,9 @@ def reference_of(
     already stored the numbers of the same model and data. While the numbers are computed, `report` is called about a
     hundred times.
 
-    Raises FileFormatError if the files of a resumed run are missing, damaged or those of other data or another base;
-    TinyNNValueError if a log-probability is not finite; KeyboardInterrupt if `interrupted` returns true; OSError.
+    Raises FileFormatError if the files of a resumed run are missing or damaged, or belong to other data or another
+    base; TinyNNValueError if a log-probability is not finite; KeyboardInterrupt if `interrupted` returns true; or
+    OSError if a file cannot be read or written.
     """
     with nullcontext() if processes is None else processes.together():
         stored = _stored(run, start, data, engine) if processes is None or processes.writes else None
@@ -163,7 +164,9 @@ def _of_killed_run(run: Path) -> tuple[ReferenceMeta, Reference] | None:
 
 
 def load_reference(run: Path) -> tuple[ReferenceMeta, Reference] | None:
-    """Return the log-probabilities in the folder of a run, or None without files. Raises FileFormatError, OSError."""
+    """Return the log-probabilities in the folder of a run, or None without files. Raises FileFormatError if a file is
+    damaged, or OSError if a file cannot be read.
+    """
     try:
         meta = FORMAT.load(run / REFERENCE, ReferenceMeta)
     except FileNotFoundError:

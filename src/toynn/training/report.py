@@ -32,7 +32,7 @@ REPORT = "report.html"
 
 @dataclass(frozen=True)
 class _Curve:
-    """One curve of a plot. pale: whether it is drawn pale, if the plot has other curves."""
+    """One curve of a plot. pale: whether the curve is drawn in a pale color if the plot has other curves."""
 
     label: str
     steps: list[int]
@@ -44,7 +44,8 @@ class _Curve:
 def write_report(run: Path) -> list[Path]:
     """Write loss.png, learning_rate.png, gradient_norm.png and report.html into a run, and return their paths.
 
-    Raises FileFormatError if the run has no log or the log has no steps; OSError.
+    Raises FileFormatError if the run has no log or the log has no steps, or OSError if a file cannot be read or
+    written.
     """
     run = path_of("run", run)
     try:
@@ -115,11 +116,12 @@ def _curves_of(
 
 
 def _smooth(curve: _Curve, width: int, name: str = "") -> _Curve:
-    """Return the curve of the mean over up to `width` steps around each step.
+    """Return a curve with the mean over up to `width` steps around each step of the given curve.
 
-    Near the start, the mean of a step is over the same smaller number of steps before and after it: a mean over more
-    steps after it would be too low, because the loss falls fastest there. Near the end, the mean is over all steps that
-    are there: the loss is almost constant, and the mean of a few steps would show their noise as a hook.
+    Near the start, the mean is over fewer steps: as many after the step as there are before it. With more steps after
+    it the mean would be too low, because the loss falls fastest at the start. Near the end, the mean is over fewer
+    steps after the step than before it. The loss is almost constant there, and a mean over only a few steps would be
+    noisy.
     """
     sums = [0.0, *itertools.accumulate(curve.values)]
     values, last, half = [], len(curve.values) - 1, (width - 1) // 2
@@ -130,8 +132,8 @@ def _smooth(curve: _Curve, width: int, name: str = "") -> _Curve:
 
 
 def _picture(title: str, curves: Sequence[_Curve], *, log: bool = False, legend: bool = False) -> bytes:
-    """Return a plot as PNG. log: whether the values have a logarithmic axis. legend: whether one curve has a legend
-    too.
+    """Return a plot as PNG. log: whether the values have a logarithmic axis. legend: draw a legend even if there is
+    only one curve.
     """
     figure = Figure(figsize=(8, 4.5), dpi=110, layout="constrained")
     axes = figure.subplots()

@@ -52,7 +52,7 @@ NAMES: dict[type[Event], str] = {
 class RunLog:
     """A callback that appends each event to the log. `sync` waits until all lines are on the disk.
 
-    Raises OSError; FileFormatError if the path is not a regular file.
+    Raises FileFormatError if the path is not a regular file, or OSError if the file cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
@@ -112,7 +112,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     next "started" event are skipped.
 
     Raises FileFormatError, which names the line and the field, if the log is damaged in another way, has another
-    version or is not a regular file; OSError.
+    version or is not a regular file. Raises OSError if the log cannot be read.
     """
     events: list[dict[str, Any]] = []
     broken: int | None = None  # after the last "started" event, the number of the first line that is not an event

@@ -53,8 +53,8 @@ class Saver:
         self._sizes = {weight.name: weight.size for weight in saved}
 
     def save(self, step: int, evaluations: BestEvaluation, *, best: bool = False) -> Saved | None:
-        """Write a checkpoint of a step, and remove old checkpoints. Return None if the step has been saved already, or
-        if another process writes the run.
+        """Write a checkpoint of a step, remove old checkpoints, and return the event `Saved`. Return None if the step
+        has been saved already, or if another process writes the run.
 
         evaluations: the best evaluation so far, which the checkpoint stores.
         best: make this checkpoint the best one.

@@ -62,7 +62,7 @@ def share_of(train: StepArgs, rank: int, n: int) -> WindowShare:
 
 @dataclass(frozen=True)
 class Piece:
-    """The elements begin to end - 1 of a weight. They are whole parts of its 64 parts.
+    """The elements begin to end - 1 of a weight. A piece consists of whole parts of the 64 parts of the weight.
 
     parts: the number of the first part of the piece, and the number of its last part plus 1.
     """
@@ -120,7 +120,9 @@ def buckets_of_matrices(shapes: Mapping[str, tuple[int, ...]], n: int, limit: in
 
 
 def _work_of_muon(shape: tuple[int, ...]) -> int:
-    """Return twice the multiply-adds of an iteration of Muon: half of two symmetric products, and one full product."""
+    """Return the work of an iteration of Muon, in units of half a multiply-add. The iteration computes one half of each
+    of two symmetric products, and the whole of a third product.
+    """
     size, short = math.prod(shape), min(shape)
     return size * short + short**3 + 2 * size * short
 

@@ -1,4 +1,4 @@
-"""Choose the tokenizer and the special tokens of a trained model. Training keeps those that the model had before."""
+"""Choose the tokenizer and the special tokens of a trained model. Training keeps those of an existing model."""
 
 from __future__ import annotations
 

@@ -76,8 +76,8 @@ class Start:
 def find_start(args: TrainArgs, run: RunReader, data: DataFolder) -> Start:
     """Return the start of the run that `args` describes.
 
-    Raises TinyNNValueError if the arguments do not fit together or do not fit the content of `args.out`,
-    ConfigurationError if a key of the configuration does not fit, FileFormatError if a checkpoint is damaged.
+    Raises TinyNNValueError if the arguments do not fit together or do not fit the content of `args.out`;
+    ConfigurationError if a key of the configuration does not fit; or FileFormatError if a checkpoint is damaged.
     """
     held = _checkpoint_in(args, run)
     if args.resume:
@@ -230,7 +230,7 @@ def own_config(checkpoint: Checkpoint, overrides: Iterable[str] = ()) -> TrainCo
 
     overrides: as for `from_toml`.
 
-    Raises TinyNNValueError if the checkpoint was not written by training, ConfigurationError for an override.
+    Raises TinyNNValueError if the checkpoint was not written by training, or ConfigurationError for a wrong override.
     """
     training = _training(checkpoint)
     own = from_toml(training.progress.config, config_source(checkpoint.path), overrides)

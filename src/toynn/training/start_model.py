@@ -44,8 +44,8 @@ def declare_model(
 def realize(engine: LlamaSeqEngine, start: Start, n_threads: int | None, batch: int, updates: bool = True) -> None:
     """Create the model in the engine, with the weights and, with updates, the moments of the start.
 
-    batch, updates: as for `declare_model`. Raises TinyNNMemoryError; ConfigurationError if a batch has too many
-    tokens; FileFormatError if moments are missing.
+    batch, updates: as for `declare_model`. Raises TinyNNMemoryError if there is not enough memory; ConfigurationError
+    if a batch has too many tokens; or FileFormatError if moments are missing.
     """
     if start.t_seq * (2 * batch if start.config.preference else batch) > INT31_MAX:
         raise ConfigurationError(

@@ -37,7 +37,8 @@ class StepResult:
 
 
 class StepsOnWindows:
-    """What the steps of one process and of several processes have in common, on windows. Preference pairs override it.
+    """The common part of a step in one process and of a step in several processes. Some methods are for windows; the
+    classes for preference pairs override these methods.
 
     pairs: the reference of the preference pairs, or None if the run has none.
     """
@@ -72,7 +73,7 @@ class TrainingSteps(StepsOnWindows):
     """Takes the steps of a run on a realized engine.
 
     interrupted: a function that is called between two batches of a step. If it returns true, the step is abandoned.
-    optimizer: the hyperparameters of each step. Default: those of the configuration.
+    optimizer: the hyperparameters of each step. Default: the hyperparameters of the configuration.
     """
 
     def __init__(
@@ -140,8 +141,8 @@ class TrainingSteps(StepsOnWindows):
     def build_graph(self, length: int | None = None) -> None:
         """Build the training graph, if the engine does not have it. Raises TinyNNMemoryError.
 
-        length: tokens of a sequence, by default those of the longest window. The memory of the longest graph is used
-        again for all others.
+        length: tokens of a sequence. Default: the length of the longest window. The memory of the longest graph is used
+        again for all other graphs.
         """
         length = self._windows.longest if length is None else length
         if not self._built or self._engine.seq_t != length:

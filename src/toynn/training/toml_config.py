@@ -135,8 +135,8 @@ def from_toml(
     overrides: settings "section.key=VALUE", with VALUE as in TOML, which replace the values in the text.
     init: the model that training starts from. The keys of [model] have its values, and must not be set to other values.
 
-    Raises ConfigurationError (ConfigurationTypeError for a value of the wrong type). It names the key, and `where` if
-    the text is wrong.
+    Raises ConfigurationError, or ConfigurationTypeError for a value of the wrong type. The message names the key, and
+    `where` if the text is wrong.
     """
     if not isinstance(content, str):
         raise TinyNNTypeError(f"{where} must be a str, got {type(content).__name__}")
@@ -204,7 +204,9 @@ def _model_table(given: Mapping[str, Any], init: Checkpoint) -> dict[str, Any]:
 
 
 def read_config(path: Path, overrides: Iterable[str] = (), init: Checkpoint | None = None) -> TrainConfig:
-    """Return the configuration in a TOML file. Raises the errors of `from_toml`, FileFormatError, OSError."""
+    """Return the configuration in a TOML file. Raises the errors of `from_toml`; FileFormatError if the file is not
+    UTF-8 text; or OSError if the file cannot be read.
+    """
     path = path_of("path", path)
     return from_toml(read_text(path, _LARGEST), str(path), overrides, init)
 
@@ -227,7 +229,7 @@ def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _parsed(content: str) -> dict[str, Any]:
-    """Return TOML as a dict. Raises ValueError with the reason; its subclass TOMLDecodeError for wrong syntax."""
+    """Return TOML as a dict. Raises ValueError with the reason, or its subclass TOMLDecodeError for wrong syntax."""
     try:
         table: dict[str, Any] = tomllib.loads(content)
     except RecursionError:

@@ -324,7 +324,7 @@ class _Trainer:
         return best
 
     def _save(self, *, best: bool = False) -> None:
-        """Write a checkpoint of the current step, unless it has one."""
+        """Write a checkpoint of the current step, unless the step has a checkpoint already."""
         self._sync_log()  # a resumed run does not repeat the steps before the checkpoint, so their events must be kept
         saved = self._saver.save(self._step, self._best, best=best)
         if saved is not None:

@@ -57,7 +57,7 @@ def attention(qkv: F32, t: int, n_threads: int = 1, **options: Any) -> tuple[F32
 
 
 def head() -> F32:
-    """Return the output matrix, whose cross entropy with targets 0, 1, 2, ... is the loss."""
+    """Return the output matrix. The loss is the cross entropy of its logits with the targets 0, 1, 2, ..."""
     return np.random.default_rng(9).standard_normal((VOCAB, HEADS * D)).astype(np.float32)
 
 

@@ -159,7 +159,9 @@ def test_parts_of_the_logits_recomputation_and_threads_do_not_change_a_bit(rows:
 
 
 def test_a_model_that_equals_its_reference_has_a_margin_of_0() -> None:
-    """-log(sigmoid(0)) is log 2, so the sum of row losses that Python computes must cancel exactly."""
+    """The loss -log(sigmoid(0)) is log 2. The log-probabilities that Python and the graph compute must be exactly
+    equal.
+    """
     ids, targets, _ = pairs_of(MANY)
     preference = Preference(beta=1e6)
     with engine(MANY) as e:

@@ -43,7 +43,7 @@ def values(rows: int) -> F32:
 
 
 def head() -> F32:
-    """Return the output matrix, whose cross entropy is the loss."""
+    """Return the output matrix. The loss is the cross entropy of its logits."""
     return np.random.default_rng(9).standard_normal((VOCAB, HEADS * D)).astype(np.float32)
 
 

@@ -114,7 +114,7 @@ def test_products_and_their_gradients_have_the_bits_of_the_values_in_f32(
 ) -> None:
     """Rows are longer than one part of k, and sizes are not multiples of a tile.
 
-    One row needs no packing, many rows do.
+    A product with one row packs no weights; a product with many rows packs them.
     """
     content = matrices(kind, {"one": (67, 768), "two": (9, 768)})
     for rows in (1, 2, 90):

@@ -36,7 +36,9 @@ VARIANTS = {
 
 
 def batch_of_windows(variant: Variant, windows: int) -> tuple[I32, I32]:
-    """Return ids and targets (windows, T). Many ids repeat, in one window and in several, and targets are missing."""
+    """Return ids and targets (windows, T). Many ids occur several times, in one window and in several windows. Some
+    targets are missing.
+    """
     draw = np.random.default_rng(windows)
     ids = draw.integers(0, variant.cfg.vocab // 2, (windows, variant.t_seq)).astype(np.int32)
     targets = np.roll(ids, -1, axis=1)
@@ -136,7 +138,9 @@ def test_the_gradient_of_a_batch_is_the_tree_of_the_gradients_of_its_windows(win
 
 @pytest.mark.parametrize(("first", "windows", "batch"), [(3, 5, 1), (1, 6, 3), (4, 4, 2), (6, 3, 3), (5, 2, 1)])
 def test_a_session_can_compute_a_part_of_the_windows_of_a_step(first: int, windows: int, batch: int) -> None:
-    """The sum so far is that of the largest nodes of the tree in this part, added from the last to the first."""
+    """The expected sum is that of the largest nodes of the tree that lie in this part, added from the last to the
+    first.
+    """
     variant = VARIANTS["untied with biases"]
     ids, targets = batch_of_windows(variant, first + windows)
     counted = int((targets != IGNORE_ID).sum())

@@ -32,7 +32,9 @@ def values() -> tuple[Any, Any, Any]:
 
 
 def gradients(z: float | None, part: int = 0, windows: int = 1, n_threads: int = 1) -> tuple[float, list[Any]]:
-    """Return the loss, and the gradients of x and of W. z: None to make no call. part: 0 for all logits at once."""
+    """Return the loss, and the gradients of x and of W. z: the coefficient; None: do not call `tnn_set_z_loss`. part:
+    the rows of a part; 0: compute all logits at once.
+    """
     x, w, wanted = values()
     with nn.Session(n_threads=n_threads, oversubscribe=True) as s:
         nn.tnn_session_set_windows(s, windows, 0)
@@ -68,7 +70,9 @@ def gradients(z: float | None, part: int = 0, windows: int = 1, n_threads: int =
 
 
 def oracle(z: float) -> tuple[float, list[Any]]:
-    """Return the cross entropy, and the gradients of cross entropy plus z times the mean of lse^2, in float64."""
+    """Return the cross entropy in float64, and the gradients of cross entropy plus z times the mean of
+    log(sum(exp(logits)))^2.
+    """
     x, w, wanted = (one.astype(np.float64) for one in values())
     logits, ids, counted = x @ w.T, wanted.astype(int), wanted >= 0
     lse = np.log(np.exp(logits).sum(axis=1))

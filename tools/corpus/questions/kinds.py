@@ -1,6 +1,6 @@
 """The kinds of questions. A kind returns all pairs of questions and answers about one field of knowledge.
 
-The frames have the marks of `grammar.telling.finished`: articles and capitals are corrected there.
+A frame is the form of a question before `grammar.telling.finished` corrects its articles and capitals.
 """
 
 from __future__ import annotations

@@ -116,7 +116,8 @@ class Encoder:
         return encoded
 
     def without_oldest_turn(self, encoded: Encoded) -> Encoded | None:
-        """Return a conversation without its oldest turn, or None if it has only one turn, or is no conversation.
+        """Return a conversation without its oldest turn, or None if the sample has only one turn or is not a
+        conversation.
 
         A turn is a message of the user and all messages up to the next message of the user. Messages of the system at
         the start are kept. Raises TinyNNValueError or TinyNNMemoryError if the chat template refuses the shorter

@@ -123,7 +123,8 @@ def prepare_samples(
         progress: called with the stage, the number of samples done, and the number of all samples.
         workers: the other processes of a job, which encode parts of the samples. Default: none.
 
-    Raises FileFormatError if a source is damaged or has more broken samples than tolerated; the errors of `prepare`.
+    Raises FileFormatError if a source is damaged or has more broken samples than tolerated, and the errors of
+    `prepare`.
     """
     share = real("validation", validation, lambda x: 0 <= x < 1, "at least 0 and below 1")
     check_eos(eos)
@@ -264,7 +265,7 @@ def _packed(
 
 
 def _tolerant() -> Skipped:
-    """Return a counter of broken samples that raises no error, because the first copy has counted these samples."""
+    """Return a counter that accepts any number of broken samples. They were counted when the source was read first."""
     return Skipped(2**62)
 
 

@@ -51,7 +51,7 @@ def render(
 ) -> Iterator[Rendered | Refused]:
     """Yield each sample as text, or the error of the chat template.
 
-    Raises FileFormatError if the template is not valid; TinyNNValueError for a conversation without a template.
+    Raises FileFormatError if the template is not valid, or TinyNNValueError for a conversation without a template.
     """
     samples = iter(samples)
     while batch := list(itertools.islice(samples, _BATCH)):

@@ -26,8 +26,8 @@ Result: TypeAlias = Encoded | EncodedPair | Refused
 
 @dataclass(frozen=True)
 class SampleBlock:
-    """Consecutive samples of a source with their places, and the messages about broken items that were found while they
-    were read.
+    """Consecutive samples of a source with their places, and the messages about the broken items that were found while
+    the samples were read.
     """
 
     samples: list[tuple[Place, Sample]]
@@ -35,7 +35,7 @@ class SampleBlock:
 
 
 class _TooManyBrokenError(Exception):
-    """More items are broken than tolerated, so the block with their messages is the last one."""
+    """More items are broken than tolerated. The last block has the messages about these items."""
 
 
 class _Messages(Skipped):
@@ -62,8 +62,8 @@ def placed(source: DataSource, skipped: Skipped) -> Iterator[tuple[Place, Sample
 
 
 def sample_blocks(source: DataSource, tolerated: int) -> Iterator[SampleBlock]:
-    """Yield the samples of a source in blocks. If more than `tolerated` items are broken, the block with these messages
-    is the last one.
+    """Yield the samples of a source in blocks. If more than `tolerated` items are broken, the last block has the
+    messages about these items.
     """
     messages = _Messages(tolerated)
     samples = placed(source, messages)
@@ -97,7 +97,7 @@ class SampleTask:
 
     @contextmanager
     def opened(self) -> Iterator[Callable[[SampleBlock], list[Result]]]:
-        """Yield the function that encodes a block. It needs the chat templates until the context ends."""
+        """Yield the function that encodes a block. It uses chat templates, which are closed at the end."""
         with ExitStack() as stack:
             chat = None
             if self.templates:

@@ -43,7 +43,8 @@ def head_of(path: Path, n: int) -> bytes:
 def parts_of_file(path: Path) -> Iterator[bytes]:
     """Yield the unpacked content of a file in parts of a few megabytes at most.
 
-    Raises FileFormatError if the file is damaged or unpacks to more than 400 times its size; OSError.
+    Raises FileFormatError if the file is damaged or unpacks to more than 400 times its size, or OSError if the file
+    cannot be read.
     """
     with open_regular(path) as file:
         head = file.read(8)

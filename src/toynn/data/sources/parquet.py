@@ -22,7 +22,8 @@ def parquet_rows(path: Path, wanted: Collection[str]) -> Iterator[Item]:
 
     Row groups are read one after another, so the memory for the largest row group must be available.
 
-    Raises FileFormatError if the file is damaged; TinyNNMemoryError; OSError.
+    Raises FileFormatError if the file is damaged; TinyNNMemoryError if there is not enough memory; or OSError if the
+    file cannot be read.
     """
     place = 0
     with _opened(path) as rows:
@@ -36,7 +37,9 @@ def parquet_rows(path: Path, wanted: Collection[str]) -> Iterator[Item]:
 
 
 def parquet_columns(path: Path) -> list[str]:
-    """Return the names of the columns of a file. Raises FileFormatError if the file is damaged; OSError."""
+    """Return the names of the columns of a file. Raises FileFormatError if the file is damaged, or OSError if the file
+    cannot be read.
+    """
     with _opened(path) as rows:
         names: list[str] = rows.schema_arrow.names
     return names

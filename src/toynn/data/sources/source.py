@@ -77,7 +77,7 @@ class DataSource:
     def samples(self, skipped: Skipped) -> Iterator[tuple[int, Sample]]:
         """Yield the samples with the numbers of their lines or rows. The source must not be plain text.
 
-        Raises FileFormatError if more items are broken than `skipped` tolerates; OSError.
+        Raises FileFormatError if more items are broken than `skipped` tolerates, or OSError if the file cannot be read.
         """
         for item in _items(self.path, self.container, (*FIELDS, self.text_field)):
             try:
@@ -93,7 +93,8 @@ class DataSource:
 def open_source(path: Path, form: str | None = None, text_field: str | None = None, weight: float = 1.0) -> DataSource:
     """Find the container and the format of a file. form, text_field: the user's choice, or None.
 
-    Raises FileFormatError if the format is unknown; TinyNNValueError if the choice does not fit the file; OSError.
+    Raises FileFormatError if the format is unknown; TinyNNValueError if the choice does not fit the file; or OSError if
+    the file cannot be read.
     """
     with open_regular(path) as file:
         start = file.read(8)

@@ -24,7 +24,7 @@ def initial_adapters(seed: int, init_scale: float) -> Callable[[Weight], FloatAr
 
     The function must be called for the matrices in the order of their declaration.
 
-    Raises TinyNNValueError or TinyNNTypeError.
+    Raises TinyNNValueError or TinyNNTypeError for a wrong argument.
     """
     state = integer("seed", seed, -(2**63), 2**63 - 1) & _MASK
     scale = positive("init_scale", init_scale)

@@ -23,7 +23,7 @@ def merged(model: TrainedModel, adapter: TrainedAdapter) -> TrainedModel:
     The weights are computed in f64, with the products of the ranks added in order, and rounded once to f32. So the bits
     do not depend on the machine. The name of the model is dropped, because the result is another model.
 
-    Raises TinyNNValueError if the adapter belongs to a base of another shape, or if a number does not fit f32;
+    Raises TinyNNValueError if the adapter belongs to a base of another shape, or if a number does not fit f32. Raises
     TinyNNTypeError for an argument of the wrong type.
     """
     instance_of("model", model, TrainedModel)

@@ -43,14 +43,15 @@ class OpenBase(Initialised):
     def identity(self) -> BaseModel:
         """The path and the SHA-256 of the base.
 
-        The first access reads the whole file, so that a base which only generates text opens without this delay.
+        The first access reads the whole file. Generating text does not need this property, so it does not wait for the
+        reading.
 
         Raises MappedFileError if the file was changed since it was opened.
         """
         return BaseModel(self.path, self.sha256())
 
     def require(self, expected: BaseModel) -> None:
-        """Check that the base is the one that an adapter was trained on. Raises TinyNNValueError if it is not."""
+        """Raise TinyNNValueError unless this base is `expected`, the base that an adapter was trained on."""
         given = self.identity.sha256
         if given != expected.sha256:
             raise TinyNNValueError(

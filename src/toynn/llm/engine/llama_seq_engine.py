@@ -79,7 +79,7 @@ class LlamaSeqEngine(PartialSteps):
                 2i + 1 of a batch, whose number must be even, are the chosen and the rejected one of pair i. Fused
                 layout only.
             first_window: the number of the first window of a step that this engine computes, if other engines compute
-                other windows of the step. With more than 0, the engine cannot update the weights itself.
+                other windows of the step. If this number is above 0, the engine cannot update the weights itself.
 
         Returns:
             per_head: t_loss ne=[1], t_labels f32 ne=[vocab, T*B], t_hp ne=[7].

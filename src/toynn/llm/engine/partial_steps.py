@@ -93,7 +93,7 @@ class PartialSteps(TunedModel):
     def window_sum(self, first: int, level: int, at: int, n: int, out: FloatArray | None = None) -> FloatArray:
         """Return elements of the sum of the gradients in the windows first to first + 2^level - 1 of the current step.
 
-        at, n: the place of the first element, and the number of elements. out: as for `tnn_download_window_sum`, whose
-        errors are raised.
+        at, n: the place of the first element, and the number of elements. out: as for `tnn_download_window_sum`. Raises
+        the errors of `tnn_download_window_sum`.
         """
         return tnn_download_window_sum(self._require_layout().session, first, level, at, n, out)

@@ -64,7 +64,7 @@ class RealizedModel(Initialised):
 
         t_seq: from 1 to the T with which the model was realized.
 
-        Raises TinyNNValueError or TinyNNTypeError for a wrong t_seq, SessionError before the engine is realized.
+        Raises TinyNNValueError or TinyNNTypeError for a wrong t_seq, or SessionError before the engine is realized.
         """
         layout = self._require_layout()
         t_seq = integer("t_seq", t_seq, 1, layout.options.t_seq)
@@ -111,7 +111,9 @@ class RealizedModel(Initialised):
 
     @property
     def t_seq_token_ids(self) -> Tensor:
-        """Token ids, i32 ne=[T*B], persistent; after `use_sequence_length`, maybe an input of the current graph."""
+        """Token ids, i32 ne=[T*B]: persistent, or an input of the current graph if `use_sequence_length` made T
+        smaller.
+        """
         return self._require_layout().token_ids
 
     @property
@@ -176,7 +178,9 @@ class RealizedModel(Initialised):
         return self._require_layout().parameters.download(name)
 
     def upload_weight(self, name: str, values: npt.ArrayLike) -> None:
-        """Set a weight or a moment to finite numbers in its shape. Raises TinyNNValueError or TinyNNTypeError."""
+        """Set a weight or a moment to finite numbers in its shape. Raises TinyNNValueError or TinyNNTypeError for
+        others.
+        """
         self._require_layout().parameters.upload(name, values)
 
     def gradient(self, name: str) -> FloatArray:
@@ -201,7 +205,7 @@ class RealizedModel(Initialised):
     def download_tap(self, name: str) -> FloatArray:
         """Return the activation that is called `name` in `taps`, from the last compute, as float32 (T*B, width).
 
-        Raises TinyNNValueError for an unknown name, SessionError before a graph is built.
+        Raises TinyNNValueError for an unknown name, or SessionError before a graph is built.
         """
         layout, graph = self._require_layout(), self._require_graph()
         tensor = graph.taps.get(text("name", name))

@@ -36,8 +36,8 @@ class TunedModel(SeqNames):
       are trained; `enable_full_finetune_embeddings` adds the others.
     - `realize_for_mmap`, `realize_for_q8_copy`: another model as a frozen base, with adapters after `enable_lora_q`.
 
-    Make the enable_* calls before the model is realized. After `close`, these calls still apply to the next model on a
-    base.
+    Make the enable_* calls before the model is realized. After `close`, the enable_* calls still apply to the next
+    model on a base.
     """
 
     def __init__(self) -> None:
@@ -237,8 +237,8 @@ class TunedModel(SeqNames):
             cfg, untied, qkv_bias, t_seq, t_batch, n_threads, oversubscribe: as for `realize_for_full_finetune`.
 
         Raises the errors of `realize_for_full_finetune`, SessionError after `enable_full_finetune`, and MappedFileError
-        if the file was changed. In a base with interleaved rows the rows of q and k, and those of an adapter's B, are
-        in the order of the file.
+        if the file was changed. If the base has interleaved rows, the rows of q and k and of the matrices B of their
+        adapters are in the order of the file.
         """
         options = RecipeOptions(t_seq, t_batch, TNN_F32, untied, qkv_bias, n_threads=n_threads)
         self._realize_on_frozen("realize_for_mmap", gguf, cfg, options, oversubscribe, copy=False)
@@ -300,7 +300,8 @@ class TunedModel(SeqNames):
         seed: random seed of the one stream for all A, layer by layer and head by head.
         init_scale: standard deviation of A.
 
-        Raises TinyNNValueError or TinyNNTypeError for an argument, SessionError before realize or without adapters.
+        Raises TinyNNValueError or TinyNNTypeError for a wrong argument, or SessionError before realize or without
+        adapters.
         """
         names = list(self._adapters())
         parameters, values = self._require_layout().parameters, initial_adapters(seed, init_scale)
@@ -346,7 +347,8 @@ class TunedModel(SeqNames):
 
         buf: n = vocab * donor_d_in finite numbers, row after row.
 
-        Raises TinyNNValueError or TinyNNTypeError for an argument, SessionError before realize or without a lens.
+        Raises TinyNNValueError or TinyNNTypeError for a wrong argument, or SessionError before realize or without a
+        lens.
         """
         layout = self._require_layout()
         vocab, width = layout.shape.vocab, layout.shape.donor_d_in

@@ -47,8 +47,8 @@ class LlamaDecoder(Initialised):
     """Reads token ids with `feed` and returns the logits of the next token; `score` returns the losses of a text.
 
     The results have the bits of `LlamaSeqEngine.forward` in the fused layout over the whole sequence, unless the cache
-    is F16. How the tokens are divided into calls does not change them, and neither do other sequences: see
-    `open_sequences`.
+    is F16. The bits depend neither on the division of the tokens among calls nor on other sequences (see
+    `open_sequences`).
 
     Args:
         cfg: the model's shape.
@@ -200,9 +200,7 @@ class LlamaDecoder(Initialised):
 
     @property
     def turns(self) -> int:
-        """The number of calls that read or forget tokens. If this number has changed, the decoder has read or forgotten
-        tokens.
-        """
+        """The number of calls so far that read or forget tokens. A change shows that the decoder was used again."""
         return self._turns
 
     def open_sequences(self, n: int = 1, n_ctx: int | None = None) -> None:
@@ -211,9 +209,10 @@ class LlamaDecoder(Initialised):
         `feed` then reads tokens of one sequence, and `feed_each` reads the next token of several sequences in one
         computation. No sequence changes the bits of another.
 
-        n_ctx: Default and maximum: the n_ctx with which the decoder was made.
+        n_ctx: the default and the maximum are the n_ctx with which the decoder was made.
 
-        Raises TinyNNValueError, SessionError after close, TinyNNMemoryError; after an error nothing has changed.
+        Raises TinyNNValueError for a number that is out of range, SessionError after close, or TinyNNMemoryError if
+        there is not enough memory. After an error nothing has changed.
         """
         n_ctx = self._largest_ctx if n_ctx is None else integer("n_ctx", n_ctx, 1, self._largest_ctx)
         n = integer("n", n, 1, max(self._most_rows // n_ctx, 1))
@@ -228,7 +227,7 @@ class LlamaDecoder(Initialised):
     def rewind(self, n_past: int = 0, sequence: int = 0) -> None:
         """Forget all tokens of a sequence except the first n_past.
 
-        Raises TinyNNValueError if fewer tokens were read, SessionError after close.
+        Raises TinyNNValueError if fewer tokens were read, or SessionError after close.
         """
         n_past, sequence = integer("n_past", n_past, 0), self._sequence(sequence)
         with self._session.exclusive():
@@ -352,8 +351,8 @@ class LlamaDecoder(Initialised):
     def _want_memory(self, rows: int) -> None:
         """Raise TinyNNMemoryError if memory is not available for this number of rows of the cache.
 
-        The system provides the memory of a row when the row is written for the first time, and kills a process for
-        which it has none.
+        The system provides the memory of a row when the row is written for the first time. If the system has no memory
+        left then, it kills the process.
         """
         if rows <= self._n_checked:
             return

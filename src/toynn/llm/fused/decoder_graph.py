@@ -37,11 +37,12 @@ class Places(NamedTuple):
 
 
 class DecoderGraph:
-    """A graph over the next t tokens of each of several sequences. Making it drops the other graphs of the session.
+    """A graph over the next t tokens of each of several sequences. Making this graph drops the other graphs of the
+    session.
 
     The graph computes the logits of the last token of each sequence, or the losses of all tokens.
 
-    t, sequences: their numbers.
+    t: number of tokens of each sequence. sequences: number of sequences.
     scores: whether the graph computes losses.
     caches: the keys and values of all sequences, one tensor for each layer.
     n_ctx: the largest number of tokens of a sequence.

@@ -41,8 +41,8 @@ def rows_of_logits(vocab: int) -> int:
 def parts_save_memory(n: int, shape: ModelShape, windows: int) -> bool:
     """Return whether a training graph over n tokens needs less memory if it computes the logits in parts.
 
-    The graph must train the output matrix: the gradient of the matrix then has sums that wait for later parts, each as
-    large as the matrix.
+    This is the answer for a graph that trains the output matrix. Its gradient then needs more memory: sums, each as
+    large as the matrix, that are kept until later parts are computed.
     """
     waiting = (windows - 1).bit_length() * shape.vocab * shape.d_model
     return (n - rows_of_logits(shape.vocab)) * shape.vocab > waiting
@@ -52,7 +52,7 @@ class FusedGraph(GraphBuilder):
     """The operators from which `toynn.llm.fused.model` builds the model. A node is named after its weights."""
 
     def __init__(self, session: Session, adapter_scale: float = 1.0) -> None:
-        """adapter_scale: the factor of the products of adapters, `AdapterSpec.scale`."""
+        """Make a builder for the graphs of a session. adapter_scale: the factor of adapters, `AdapterSpec.scale`."""
         super().__init__(session)
         self._adapter_scale = adapter_scale
 

@@ -47,8 +47,8 @@ class WarmStart(Recipe):
     def donor_embed_width(path: str | os.PathLike[str]) -> int:
         """Return the width of the embedding in a GGUF file, by its key `llama.embedding_length`.
 
-        Raises FileFormatError if the file is not a GGUF file, or has no such key with a positive integer, and OSError
-        if the file cannot be read.
+        Raises FileFormatError if the file is not a GGUF file, or has no such key with a positive integer. Raises
+        OSError if the file cannot be read.
         """
         with _donor(path) as donor:
             return _width_of(donor)
@@ -69,7 +69,7 @@ class WarmStart(Recipe):
         cfg: the same configuration as for `realize_scratch`. Its donor_d_in must be the width of the file's embedding.
 
         Raises:
-            TinyNNValueError: the file's embedding has another width than cfg.donor_d_in, or cfg differs from that of
+            TinyNNValueError: the file's embedding has another width than cfg.donor_d_in, or cfg differs from the cfg of
                 `realize_scratch`.
             FileFormatError: the file is damaged, is not a GGUF file, or has too few rows. OSError: the file cannot be
                 read.
@@ -118,7 +118,7 @@ class WarmStart(Recipe):
 
 
 def _donor(path: str | os.PathLike[str]) -> GgufModel:
-    """Open a donor. Raises FileFormatError, OSError."""
+    """Open a donor. Raises FileFormatError if it is damaged, or OSError if it cannot be read."""
     with naming_the_extra("interop"):
         from toynn.interop.gguf_model import GgufModel
     return GgufModel(path_of("path", path))

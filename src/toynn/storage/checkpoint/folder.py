@@ -91,8 +91,8 @@ def write_folder(
 
     weights: all weights of a model that is given without them.
 
-    Raises TinyNNValueError if the model has neither weights nor an adapter; OSError. The folder is then not a
-    checkpoint, because it has no meta.json.
+    Raises TinyNNValueError if the model has neither weights nor an adapter, or OSError if a file cannot be written.
+    After an error the folder is not a checkpoint, because it has no meta.json.
     """
     adapter = adapter_of(model)
     hashes = {}
@@ -133,7 +133,8 @@ class CheckpointRemovedError(FileFormatError):
 def read_folder(folder: Path) -> Checkpoint:
     """Read a checkpoint and check it: meta.json, the sha256 of each file, the name, dtype and shape of each tensor.
 
-    Raises FileFormatError with the reason; CheckpointRemovedError if the folder was removed or replaced meanwhile.
+    Raises FileFormatError, with the reason, for a damaged checkpoint, or CheckpointRemovedError if the folder was
+    removed or replaced meanwhile.
     """
     before = _identity(folder)
     try:

@@ -94,7 +94,7 @@ class RunFolder(RunReader):
     The folder is created if it does not exist. If nothing was written into it, `close` removes it again.
 
     Raises TinyNNTypeError or TinyNNValueError for an invalid path or a folder that is not a run; RunFolderError if
-    another process is writing the run; OSError.
+    another process is writing the run; or OSError if the folder cannot be created.
     """
 
     def __init__(self, path: Path) -> None:
@@ -113,7 +113,9 @@ class RunFolder(RunReader):
         self._remove_temporary()
 
     def _remove_temporary(self) -> None:
-        """Remove the temporary files of a killed process. Keep those that need no lock, like those of a report."""
+        """Remove the temporary files of a killed process. Keep the files that are written without the lock, for example
+        those of a report.
+        """
         for entry in (self.path / CHECKPOINTS).iterdir():
             if entry.name.startswith(_TEMPORARY):
                 shutil.rmtree(entry)
@@ -127,8 +129,8 @@ class RunFolder(RunReader):
         best_step: the step that was the best one at the time of this checkpoint. If its checkpoint still exists, it
         becomes the best one. Newer checkpoints are not removed now, but by `keep` after the run has passed their step.
 
-        Raises TinyNNTypeError or TinyNNValueError if there is no checkpoint with this name, RunFolderError after
-        `close`, OSError.
+        Raises TinyNNTypeError or TinyNNValueError if there is no checkpoint with this name; RunFolderError after
+        `close`; or OSError if a file cannot be written.
         """
         self._require_open()
         _require_checkpoint(self.path, name)
@@ -161,7 +163,7 @@ class RunFolder(RunReader):
         best: also make it the best one. weights: all weights of a model that is given as a ModelOnBase without them.
 
         Raises TinyNNTypeError or TinyNNValueError for a wrong argument; RunFolderError after `close`, or if another
-        process has removed the folder; OSError.
+        process has removed the folder; or OSError if a file cannot be written.
         """
         self._require_open()
         step = integer("step", step, 0, 2**62)
@@ -202,7 +204,8 @@ class RunFolder(RunReader):
         """Make `best` name the checkpoint of best_step, which is the best step according to the latest checkpoint.
 
         `best` may name a newer checkpoint if a process was killed between the renames of `best` and `latest`. If
-        best_step has no checkpoint, `best` stays as it is. Raises RunFolderError after `close`, OSError.
+        best_step has no checkpoint, `best` stays as it is. Raises RunFolderError after `close`, or OSError if a file
+        cannot be written.
         """
         self._require_open()
         pointer = self.path / BEST
@@ -217,11 +220,12 @@ class RunFolder(RunReader):
             replace_file(pointer, f"{names[-1]}\n".encode())
 
     def keep(self, last: int, best: bool) -> None:
-        """Remove old checkpoints. Keep those of the `last` highest steps, and also the best one if `best` is true.
+        """Remove old checkpoints. Keep the checkpoints of the `last` highest steps, and also the best checkpoint if
+        `best` is true.
 
         Checkpoints that are newer than the latest one are not removed. If a step has several checkpoints, only the
-        newest of them is kept. Raises RunFolderError after `close`, FileFormatError if `latest` or `best` is damaged,
-        OSError.
+        newest of them is kept. Raises RunFolderError after `close`; FileFormatError if `latest` or `best` is damaged;
+        or OSError if a file cannot be removed.
         """
         self._require_open()
         latest = pointed(self.path, LATEST)
@@ -279,10 +283,10 @@ def load_checkpoint(path: Path, which: str = LATEST) -> Checkpoint:
     path: the folder of a checkpoint or of a run.
     which: the checkpoint of a run to read, "latest" or "best".
 
-    The run may be in training. If the run removes the checkpoint while it is read, the new latest or best checkpoint of
-    the run is read instead.
+    The run may be in training. If the run removes the checkpoint while this function reads it, the function reads the
+    new latest or best checkpoint instead.
 
-    Raises FileFormatError if there is no checkpoint, or if the checkpoint is damaged or has a newer version;
+    Raises FileFormatError if there is no checkpoint, or if the checkpoint is damaged or has a newer version; or
     TinyNNTypeError or TinyNNValueError for an invalid argument.
     """
     path = path_of("path", path)
@@ -320,7 +324,9 @@ def _others(run: Path, name: str = "") -> str:
 
 
 def named_checkpoint(run: Path, name: str) -> Checkpoint:
-    """Read the checkpoint with this name from a run. Raises TinyNNValueError for an unknown name, FileFormatError."""
+    """Read the checkpoint with this name from a run. Raises TinyNNValueError for an unknown name, or FileFormatError
+    for a damaged checkpoint.
+    """
     _require_checkpoint(run, name)
     return read_folder(run / CHECKPOINTS / name)
 
@@ -342,7 +348,7 @@ def write_checkpoint(
 
     Raises TinyNNValueError if the folder is not a run, or if it has a checkpoint of this step and `replace` is false.
     It is also raised if the run was trained and `training` is None, because the run could not be resumed afterwards.
-    Raises RunFolderError if another process is writing the run; OSError.
+    Raises RunFolderError if another process is writing the run, or OSError if a file cannot be written.
     """
     step, replace = integer("step", step, 0, 2**62), boolean("replace", replace)
     with RunFolder(run) as folder:

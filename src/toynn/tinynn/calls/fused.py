@@ -269,11 +269,11 @@ def tnn_fused_output_loss(
 
 
 def tnn_set_z_loss(s: Session, cross_entropy: Tensor, coefficient: float) -> None:
-    """Add the z-loss to a cross entropy: its gradients become those of the loss plus the coefficient times the mean of
-    the squares of log(sum(exp(logits))) over the rows that count.
+    """Add the z-loss to a cross entropy.
 
-    The value of the loss does not change. Make this call before `tnn_build_backward`. The call has no effect on
-    `tnn_fused_preference_loss`.
+    The gradients become the gradients of a sum: the loss, plus the coefficient times the mean of the squares of
+    log(sum(exp(logits))) over the rows that count. The value of the loss does not change. Make this call before
+    `tnn_build_backward`. The call has no effect on `tnn_fused_preference_loss`.
 
     Args:
         cross_entropy: a result of `tnn_fused_cross_entropy` or `tnn_fused_output_loss`.

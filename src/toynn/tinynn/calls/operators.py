@@ -90,7 +90,7 @@ def tnn_softplus(s: Session, a: Tensor) -> Tensor:
 def tnn_sigmoid(s: Session, a: Tensor) -> Tensor:
     """Return 1 / (1 + exp(-a)).
 
-    ggml has no derivative for it.
+    ggml has no derivative for this operator.
     """
     return built(s, lib.tnn_sigmoid, handle(s, "a", a))
 
@@ -114,7 +114,7 @@ def tnn_swiglu_split(s: Session, gate: Tensor, up: Tensor) -> Tensor:
 def tnn_l2_norm(s: Session, a: Tensor, eps: float) -> Tensor:
     """Return a / max(eps, sqrt(sum of a^2)) over ne0.
 
-    ggml has no derivative for it.
+    ggml has no derivative for this operator.
     """
     return built(s, lib.tnn_l2_norm, handle(s, "a", a), float32("eps", eps))
 
@@ -127,7 +127,7 @@ def tnn_silu(s: Session, a: Tensor) -> Tensor:
 def tnn_gelu(s: Session, a: Tensor) -> Tensor:
     """Return GELU of a, in ggml's tanh approximation.
 
-    ggml has no derivative for it.
+    ggml has no derivative for this operator.
     """
     return built(s, lib.tnn_gelu, handle(s, "a", a))
 
@@ -135,7 +135,7 @@ def tnn_gelu(s: Session, a: Tensor) -> Tensor:
 def tnn_tanh(s: Session, a: Tensor) -> Tensor:
     """Return tanh(a).
 
-    ggml has no derivative for it.
+    ggml has no derivative for this operator.
     """
     return built(s, lib.tnn_tanh, handle(s, "a", a))
 
@@ -153,7 +153,7 @@ def tnn_rms_norm(s: Session, x: Tensor, gamma: Tensor, eps: float) -> Tensor:
 def tnn_layer_norm(s: Session, x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> Tensor:
     """Return (x - mean) / sqrt(variance + eps) over ne0, times gamma [ne0], plus beta [ne0].
 
-    It has no derivative.
+    This operator has no derivative.
     """
     return built(
         s,
@@ -417,7 +417,7 @@ def tnn_flash_attn_ext(
 ) -> Tensor:
     """Return the attention of queries over keys and values, [dv, h, T].
 
-    ggml has no derivative for it.
+    ggml has no derivative for this operator.
 
     Args:
         q: [d, T, h].

@@ -78,9 +78,9 @@ def tnn_reserve_batches(s: Session, batches: int) -> None:
 
 def tnn_gradient_parts(s: Session, t: Tensor) -> int:
     """Return the number of sums over the windows whose total is the gradient of a parameter: 1, or 2 if the graph uses
-    the parameter in two kinds of operators, as an embedding that is also the output.
+    the parameter in two kinds of operators, for example an embedding that is also the output matrix.
 
-    The sums are added in their order; elements of the second sum that are 0 leave the first sum as it is.
+    The sums are added in their order. Elements of the second sum that are 0 do not change the first sum.
 
     Raises:
         SessionError: the training graph is not realized.
@@ -89,8 +89,8 @@ def tnn_gradient_parts(s: Session, t: Tensor) -> int:
 
 
 def tnn_gradient_place(s: Session, t: Tensor, part: int) -> int:
-    """Return the place of the first element of such a sum in the nodes of `tnn_download_window_sum`.
+    """Return the place of the first element of a sum of `tnn_gradient_parts` in the nodes of `tnn_download_window_sum`.
 
-    part: 0 for the first sum.
+    part: the number of the sum, from 0.
     """
     return number(s, lib.tnn_gradient_place, handle(s, "t", t), int32("part", part))
