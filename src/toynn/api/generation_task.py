@@ -68,7 +68,7 @@ def parts_of(prompts: Sequence[Prompt], n_processes: int) -> list[Sequence[Promp
 
 @dataclass(frozen=True)
 class GenerationTask:
-    """Continues prompts with a model, each as `TextModel.generate` continues it alone.
+    """Continues prompts with a model. Each prompt gets the text that `TextModel.generate` returns for it alone.
 
     model, which, base, cache: as for `toynn.load`. options: the arguments of `TextModel.generate`.
     sha256: the result of `model_identity` for the model in process 0. All processes must have the same model. None in a

@@ -50,7 +50,8 @@ def load(
     Raises:
         FileNotFoundError: the path does not exist.
         FileFormatError: a file is damaged, has another format, or contains a model that toynn cannot compute.
-        TinyNNValueError: an argument is out of range; the model has no tokenizer, or one that does not fit it.
+        TinyNNValueError: an argument is out of range; the model has no tokenizer, or a tokenizer that does not fit the
+            model.
         TinyNNTypeError: an argument has the wrong type.
         TinyNNMemoryError: the model does not fit into memory. OSError: a file cannot be read.
     """

@@ -41,7 +41,7 @@ class PairEvaluation(Initialised):
 
 
 def has_pairs(path: Path) -> bool:
-    """Return whether a path is a data folder of preference pairs. Raises FileFormatError if it is damaged."""
+    """Return whether a path is a data folder of preference pairs. Raises FileFormatError if the folder is damaged."""
     return (path / META).is_file() and bool(load_meta(path).pairs)
 
 

@@ -113,9 +113,9 @@ def prepare(
             further, use the tokenizer of this model.
         validation: share of the documents that is held out for validation, at least 0 and below 1. If there is only one
             document, its end is held out.
-        eos: the token that ends each document. If `tokenizer` is given, it must have this token as a special token.
-            "": documents get no end token. Default: <|endoftext|>; for samples, if the tokenizer does not have it, the
-            end token of the model that the tokenizer comes from.
+        eos: the token that ends each document. If `tokenizer` is given, it must have this token as a special token. "":
+            documents get no end token. Default: <|endoftext|>. If the data consists of samples and the tokenizer does
+            not have this token: the end token of the model that the tokenizer comes from.
         separator: the line that separates documents in a file. Default: both <|endoftext|> and the text of eos are
             separators, and a text with lines of another known separator, like </s>, is refused. "": no separator.
         seed: random seed for choosing the documents for validation.

@@ -59,7 +59,7 @@ class TextModel(GeneratingModel):
 
     The model works on one text at a time: `generate`, `stream`, `score` and `evaluate` start with an empty context, and
     `chat` keeps the tokens that the conversation and the previous conversation have in common at their start. If one of
-    them is called while a `stream` or a `chat_stream` is not finished, the next piece of this stream raises
+    these methods is called while a `stream` or a `chat_stream` is not finished, the next piece of this stream raises
     SessionError. `close` frees the memory; every later call raises SessionError. A `with` block closes the model at its
     end.
 

@@ -20,8 +20,8 @@ from toynn.storage.regular_files import folder_of
 class PackedTokens(Initialised):
     """The tokens of one split of a data folder.
 
-    tokens: array (n,) of type meta.dtype, read-only. The file is mapped into memory, so the system reads a part of it
-        from the disk when it is used.
+    tokens: array (n,) of type meta.dtype, read-only. The file is mapped into memory, so the system reads a part of the
+        file from the disk when this part is used.
     counted: array (n,) of uint8, 1 for each token that counts for the loss and 0 for the others; None: every token
         counts.
     starts: array of int64, the position of the first token of each sample; None: the data was not made of samples.

@@ -110,7 +110,7 @@ def _of_tokenizer(content: bytes, eos: str | None) -> tuple[int, int | None]:
 
 
 def _vocab(files: Sequence[TokenFile], given: int | None, needed: int) -> int:
-    """Return the size of the vocabulary. Raises TinyNNValueError if it is unknown, contradictory or too small."""
+    """Return the size of the vocabulary. Raises TinyNNValueError if the size is unknown, contradictory or too small."""
     known = next((one.vocab for one in files if one.vocab is not None), None)
     vocab = given or known or needed or files[0].vocab_of(None, "vocab_size")
     for one in files:

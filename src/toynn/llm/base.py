@@ -90,7 +90,7 @@ def values_of(base: Base, stored: StoredWeights | None) -> Callable[[Weight], Fl
 
 
 def checked_shape(base: Base, cfg: ModelShape) -> ModelShape:
-    """Check that cfg differs from the shape of the base in the context length only, and return it.
+    """Return cfg, after a check that it differs from the shape of the base only in the context length.
 
     Raises TinyNNValueError, which names the field that differs.
     """

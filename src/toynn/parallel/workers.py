@@ -1,4 +1,4 @@
-"""Process 0 of a job leads: it reads the work, gives parts of it to the other processes, and uses the results in order.
+"""Process 0 of a job reads the work, gives parts of the work to the other processes, and uses the results in order.
 
 So only process 0 reads and writes files, and errors in the input are found in the same order as in a single process.
 Messages to a worker are pairs of a kind and its content:
@@ -132,7 +132,7 @@ def each_in_order(workers: Workers | None) -> Each:
 
 
 def follow(processes: Processes, opened: Callable[[Any], AbstractContextManager[Callable[[Any], Any]]]) -> None:
-    """Compute the items that process 0 sends, until it ends.
+    """Compute the items that process 0 sends, until process 0 sends END.
 
     opened: a function of a task. It returns a context manager, which yields the function that computes an item.
     """

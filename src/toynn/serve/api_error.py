@@ -1,4 +1,4 @@
-"""Errors of the server in the JSON form of OpenAI's API, which its clients understand."""
+"""Errors of the server in the JSON form of OpenAI's API, which the clients of this API understand."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ HALF_TYPES = {"f16": ("F16", TNN_F16), "bf16": ("BF16", TNN_BF16)}  # the name i
 
 
 class MadeTensors(Tensors):
-    """Tensors that are made one at a time, each time when they are read, so that they never exist all at once.
+    """Tensors that are computed one at a time, whenever one is read, so that never all of them are in memory.
 
     shapes: the shape of each tensor by name. make: a function that returns a tensor by its name.
     """

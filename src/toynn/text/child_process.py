@@ -21,10 +21,12 @@ def start_child(
 ) -> subprocess.Popen[bytes]:
     """Start a program and return its process. The caller closes its own copy of `theirs` and ends the process.
 
-    program: the path of the Python file. theirs: the end of the pipe for the child, which finds its file descriptor in
-        sys.argv[2]. task: what the child is needed for, for a message. messages: what receives stderr of the child.
+    program: the path of the Python file.
+    theirs: the end of the pipe for the child, which finds its file descriptor in sys.argv[2].
+    task: the task of the child, for a message.
+    messages: the file or pipe that receives stderr of the child.
 
-    Raises OSError.
+    Raises OSError if the process cannot be started.
     """
     import subprocess  # a slow import, which most models do not need
 

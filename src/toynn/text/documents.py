@@ -277,8 +277,8 @@ class TextEncoder:
         return [list(itertools.chain.from_iterable(itertools.islice(ids, len(texts)))) for texts in parts]
 
     def _encode_in_context(self, batch: Batch) -> list[list[int]]:
-        """Return the token ids of each piece, encoded with the text around its window, whose tokens are left out. A
-        token that two pieces share belongs to the first of them.
+        """Return the token ids of each piece. A window is encoded with the text around it, and the tokens of this text
+        are left out. A token that two pieces share belongs to the first of these pieces.
         """
         all_ids = []
         found = token_starts(self._tokenizer, [window.text for window in batch], self._name)

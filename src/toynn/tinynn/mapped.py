@@ -90,7 +90,9 @@ class MappedFile(Initialised):
         self._finalizer()
 
     def check(self) -> None:
-        """Raise MappedFileError if the file was changed since it was mapped, or SessionError if it was closed."""
+        """Raise MappedFileError if the file was changed since it was mapped. Raise SessionError if this object is
+        closed.
+        """
         if self._closed:
             raise SessionError(f"{self.name} is closed; open the file again")
         if (now := _state(self.fd)) != self._state:

@@ -206,7 +206,7 @@ def initial_config(config: TrainConfig, init: Checkpoint) -> tuple[TrainConfig, 
 
 
 def _complete(config: TrainConfig, shape: ModelShape, args: TrainArgs, data: DataFolder) -> TrainConfig:
-    """Check the configuration of a new run against the model and the data. Return it with the number of steps."""
+    """Check the configuration of a new run against the model and the data, and return it with the number of steps."""
     t_seq = config.train.t_seq or shape.ctx
     samples = data.train.starts is not None and not data.meta.pairs
     config = dataclasses.replace(config, data=config.data.explicit(samples))

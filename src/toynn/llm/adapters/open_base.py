@@ -1,4 +1,4 @@
-"""OpenBase: an open base model, with what identifies it and with its tokenizer."""
+"""OpenBase: an open base model, with its path, its SHA-256 and its tokenizer."""
 
 from __future__ import annotations
 
@@ -43,8 +43,7 @@ class OpenBase(Initialised):
     def identity(self) -> BaseModel:
         """The path and the SHA-256 of the base.
 
-        The first access reads the whole file. Generating text does not need this property, so it does not wait for the
-        reading.
+        The first access reads the whole file. To generate text, this property is not needed, and the file is not read.
 
         Raises MappedFileError if the file was changed since it was opened.
         """

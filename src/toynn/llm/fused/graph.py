@@ -41,8 +41,8 @@ def rows_of_logits(vocab: int) -> int:
 def parts_save_memory(n: int, shape: ModelShape, windows: int) -> bool:
     """Return whether a training graph over n tokens needs less memory if it computes the logits in parts.
 
-    This is the answer for a graph that trains the output matrix. Its gradient then needs more memory: sums, each as
-    large as the matrix, that are kept until later parts are computed.
+    The answer is for a graph that trains the output matrix. If it computes the logits in parts, such a graph keeps
+    several sums, each as large as the matrix, until all parts are computed.
     """
     waiting = (windows - 1).bit_length() * shape.vocab * shape.d_model
     return (n - rows_of_logits(shape.vocab)) * shape.vocab > waiting

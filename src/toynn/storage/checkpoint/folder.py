@@ -49,8 +49,8 @@ class TrainingState(Initialised):
     """The state that a run needs to resume, besides the model.
 
     moments: the moments of the optimizer. The keys are the names of the weights with ".m" or ".v" at the end. Each
-    array has the shape of its weight. There are no moments before the first step. The moments of a checkpoint that was
-    loaded stay in its file: each one is read when it is asked for.
+    array has the shape of its weight. There are no moments before the first step. The moments of a loaded checkpoint
+    stay in its file: each moment is read when it is accessed.
     """
 
     progress: TrainingProgress

@@ -1,4 +1,4 @@
-"""Read the tensors of an open safetensors file: all of them at once, or each one when it is needed."""
+"""Read the tensors of an open safetensors file: all tensors at once, or each tensor when it is accessed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def tensors_in_memory(path: Path, file: BinaryIO) -> dict[str, FloatArray]:
 
 
 def tensors_on_disk(path: Path, file: BinaryIO) -> MadeTensors:
-    """Return the tensors of an open safetensors file. Each one is read when it is asked for, and not kept.
+    """Return the tensors of an open safetensors file. A tensor is read when it is accessed, and is not kept.
 
     The file can be closed, or removed, before the tensors are read. Raises FileFormatError as `tensors_in_memory` does,
     also when a tensor is read.
