@@ -1,9 +1,9 @@
 """Fine-tune small models with many learning rates, and write a table of docs/training-recipes.md.
 
 A model that has learned the stories learns the questions of examples/data/questions.jsonl. The table has the validation
-loss of the questions, and the loss of the stories before and after fine-tuning. The second of these losses shows how
-much of the stories the model has forgotten. `python -m benchmarks.fine_tuning_sweep` makes only the runs that are
-missing in benchmarks/results/fine_tuning_sweep.jsonl.
+loss of the questions, and the loss of the stories before and after fine-tuning. If the loss of the stories rises, the
+model has forgotten a part of them. `python -m benchmarks.fine_tuning_sweep` makes only the runs that are missing in
+benchmarks/results/fine_tuning_sweep.jsonl.
 """
 
 from __future__ import annotations

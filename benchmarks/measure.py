@@ -62,7 +62,7 @@ class Row:
 
 
 def tolerance(program: str) -> float:
-    """Return the largest allowed difference between a loss of the program and that of toynn in f32."""
+    """Return the largest allowed difference between a loss of the program and the same loss of toynn in f32."""
     return _TOLERANCE_IN_BF16 if program.endswith("-bf16") else _TOLERANCE
 
 

@@ -7,7 +7,7 @@ at every position, as in the reference's smoke test. Embedding, output norm and 
     python examples/smoke_full_finetune.py
     python examples/smoke_full_finetune.py --steps 20 --embeddings
 
-Exit code: 0 if the loss falls below 0.7 of the first one and the frozen weights are unchanged, 1 if not, 2 if an
+Exit code: 0 if the loss falls below 0.7 of the first loss and the frozen weights are unchanged, 1 if not, 2 if an
 argument is wrong.
 """
 

@@ -10,7 +10,7 @@ falls as half a cosine; each step reads the next window of the stories.
 
 Needs the extra toynn[interop], for the GGUF file.
 
-Exit code: 0 if the last loss is below 0.95 of the first one and the embedding is unchanged, 1 if not, 2 if an argument
+Exit code: 0 if the last loss is below 0.95 of the first loss and the embedding is unchanged, 1 if not, 2 if an argument
 is wrong.
 """
 

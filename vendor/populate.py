@@ -5,7 +5,7 @@
 
 The build runs this script. It uses the standard library, and `python -m pip` for the download. The tree is created by
 one rename, so it is complete or does not exist. A stamp file lists every file of the tree with its sha256, so a second
-run only compares. The tree is never edited: csrc/ adds what ggml lacks.
+run only compares the files with this list. The tree is never edited: csrc/ adds what ggml lacks.
 """
 
 from __future__ import annotations

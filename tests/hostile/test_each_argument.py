@@ -1,7 +1,8 @@
-"""Every session call accepts or refuses extreme and wrong values of each argument.
+"""Every session call handles extreme and wrong values of each argument.
 
-A call either succeeds or raises one of toynn's errors, which names the call, and the session remains usable. The
-replacements are generated, so new calls and checks are covered without a new test. Other tests check the messages.
+A call either succeeds or raises one of toynn's errors, which names the call, and the session remains usable. The values
+that replace an argument are generated, so new calls and checks are covered without a new test. Other tests check the
+messages.
 """
 
 from __future__ import annotations

@@ -174,7 +174,7 @@ def test_a_missing_input_file_is_an_error(programs: list[Path], tmp_path: Path) 
 
 @pytest.mark.slow
 def test_libfuzzer_runs_the_target() -> None:
-    """libFuzzer is linked with the shim's malloc, new and delete, which must not stop it."""
+    """libFuzzer is linked with the shim's malloc, new and delete, which must not stop libFuzzer."""
     command = [sys.executable, str(ROOT / "tools" / "fuzz" / "run.py"), "--seconds", "20"]
     ran = subprocess.run(command, check=False, capture_output=True, text=True, errors="backslashreplace", timeout=1200)
     if "no clang with libFuzzer" in ran.stderr:

@@ -131,7 +131,7 @@ RANDOM = st.lists(
 def test_the_counted_tokens_are_those_of_the_assistant_mask(
     byte_level: Path, which: str, most: int | None, chats: list[list[dict[str, str]]]
 ) -> None:
-    """`assistant_only_loss` of TRL uses this mask of transformers."""
+    """TRL uses the assistant mask of transformers for its option `assistant_only_loss`."""
     oracle_tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_file=str(byte_level / "tokenizer.json"), eos_token="<|endoftext|>", truncation_side="left"
     )

@@ -126,7 +126,7 @@ def test_the_exported_keys_are_those_that_llama_cpp_reads(tmp_path: Path) -> Non
 
 
 def small() -> GgufBytes:
-    """Return a small file of another converter, without the keys that have defaults."""
+    """Return a small file as another converter writes it: without the keys that have defaults."""
     plain = tiny()
     values: list[tuple[str | bytes, bytes]] = [
         (str(key).replace("llama.", "gemma3."), value) for key, value in plain.values

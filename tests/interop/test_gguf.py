@@ -287,7 +287,9 @@ def write_foreign(path: Path, model: TrainedModel, factors: np.ndarray[Any, Any]
     ],
 )
 def test_llama3_scaling_is_recognised_by_its_factors(scaling: RopeScaling, tmp_path: Path) -> None:
-    """With head_dim 16 and base 100, some factors are 1, some have the largest value, and some are between."""
+    """With head_dim 16 and base 100, some factors are 1, some have the largest value, and some are between these two
+    values.
+    """
     model = make("tied", tokens=None, rope_base=100.0)
     factors = scaling.freq_factors(16, 100.0)
     write_foreign(tmp_path / "m.gguf", model, factors)

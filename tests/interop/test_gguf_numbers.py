@@ -1,4 +1,4 @@
-"""The numbers of kinds in GGUF files, the fast check of stored numbers for NaN and infinity, and lazy imports."""
+"""The numbers of types in GGUF files, the fast check of stored numbers for NaN and infinity, and lazy imports."""
 
 from __future__ import annotations
 

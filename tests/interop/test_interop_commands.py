@@ -1,4 +1,4 @@
-"""`toynn export` and `toynn import` as processes export and import runs, and refuse wrong input."""
+"""The commands `toynn export` and `toynn import`, run as processes: results, and refused input."""
 
 from __future__ import annotations
 

@@ -103,7 +103,9 @@ Both = tuple[Tokenizer, LlamaCpp]
 
 @pytest.fixture(scope="module", params=[f"{kind} {pre}" for pre in PRE_TOKENIZERS for kind in ("trained", "revealing")])
 def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
-    """Yield the same tokenizer in toynn and in llama.cpp: a trained one, or one whose ids show where words end."""
+    """Yield the same tokenizer in toynn and in llama.cpp: a trained tokenizer, or a tokenizer whose ids show where
+    words end.
+    """
     kind, pre = request.param.split()
     content, vocab = (tokenizer(pre), VOCAB) if kind == "trained" else split_revealing(pre)
     path = tmp_path_factory.mktemp("both") / "m.gguf"
@@ -113,7 +115,7 @@ def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def has_other_letters(text: str) -> bool:
-    """Return whether llama.cpp divides the text into other words than Tekken's own rules.
+    """Return whether llama.cpp divides the text into other words than Tekken's own rules do.
 
     llama.cpp only knows the capital letters A to Z, and ends a word before a combining mark.
     """

@@ -337,8 +337,8 @@ class Terminal:
     def interrupt_until(self, text: str) -> None:
         """Send Ctrl-C until the output contains the text.
 
-        Several are sent, because Python's `input` may not notice a signal that arrives just before `input` waits for a
-        key.
+        Several signals are sent, because Python's `input` may not notice a signal that arrives just before `input`
+        waits for a key.
         """
         while text not in self.shown:
             os.kill(self.process.pid, signal.SIGINT)

@@ -187,7 +187,7 @@ def test_a_killed_run_uses_the_reference_that_it_stored(folder: Path, run: Path,
 def test_a_run_without_checkpoints_computes_a_reference_again_that_a_kill_left_incomplete(
     folder: Path, run: Path, tmp_path: Path, change: Callable[[Path], object]
 ) -> None:
-    """A kill between the two files leaves numbers that reference.json does not describe."""
+    """A process that is killed between writing the two files leaves numbers that reference.json does not describe."""
     out = tmp_path / "run"
     (out / "checkpoints").mkdir(parents=True)
     for name in ("reference.json", "reference.bin"):

@@ -34,7 +34,7 @@ T, STEPS = MODEL.ctx, 90
 
 
 def config(steps: int, **sections: Any) -> TrainConfig:
-    """Return a configuration in which windows are cut through samples."""
+    """Return a configuration in which windows can begin and end inside samples."""
     return small_config(steps, data=DataArgs(document_attention=False), **sections)
 
 

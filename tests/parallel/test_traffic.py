@@ -58,7 +58,7 @@ finally:
 
 @dataclass(frozen=True)
 class Counts:
-    """What one process sent per step. gradients, weights: bytes."""
+    """What one process sent per step. gradients, weights: number of bytes."""
 
     messages: int
     gradients: int

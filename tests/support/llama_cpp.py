@@ -1,9 +1,9 @@
 """The C interface of the real llama.cpp in the wheel xllamacpp, called through cffi.
 
-The wheel's extension contains all of llama.cpp and exports the functions of `llama.h`. Its Python classes are not
-used, because they do not return logits. The declarations below belong to the build of llama.cpp in the pinned version
-of the wheel. Structs are passed by value, so a wrong declaration would read wrong bytes. Therefore `_checked` compares
-the default values with those of the header, and fails with another version.
+The wheel's extension contains all of llama.cpp and exports the functions of `llama.h`. Its Python classes are not used,
+because they do not return logits. The declarations below belong to the build of llama.cpp in the pinned version of the
+wheel. Structs are passed by value, so a wrong declaration would read wrong bytes. Therefore `_checked` compares the
+default values with those of the header, and fails if the version differs.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def in_processes(
 
 
 def different_commands(library: str, commands: Sequence[Sequence[str | Path]]) -> subprocess.CompletedProcess[str]:
-    """Run the command `toynn` in one process for each of the given lists of arguments."""
+    """Run a job with one process for each given list of arguments of the command `toynn`."""
     launcher, *options, _, _ = launch(library, 1)
     parts = [["-n", "1", *TOYNN, *map(str, arguments)] for arguments in commands]
     program = [word for part in parts for word in (*part, ":")][:-1]

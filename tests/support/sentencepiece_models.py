@@ -29,7 +29,9 @@ SPECIAL = ["<s>", "</s>", "<unk>"]
 
 @functools.cache
 def trained(**options: Any) -> bytes:
-    """Return a tokenizer.model like that of Llama: BPE with byte fallback, digits split, spaces kept."""
+    """Return a tokenizer.model like that of Llama: BPE with byte fallback, which splits numbers into digits and keeps
+    all spaces.
+    """
     written = io.BytesIO()
     options = {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
     settings: dict[str, Any] = {

@@ -3,9 +3,9 @@
     python tools/corpus/write_questions.py            # write the file
     python tools/corpus/write_questions.py --check    # only compare; exit status 1 if the file is not up to date
 
-A part of the questions is in no conversation, so that these questions show what a model has learned. Each fact is in
-the file in other words. The file has the same bytes with every Python version. The script needs only the standard
-library.
+Some questions are in no conversation. The conversations contain the same facts in other words, so the answers to these
+questions show what a model has learned. The file has the same bytes with every Python version. The script needs only
+the standard library.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ status 1. It prints the calls of the failing example, shrunk by hypothesis unles
 its batch; `--seed S --batches 1` repeats the batch.
 
 Hypothesis chooses each call among all calls of the module, and chooses for each call one of several sessions (open,
-closed, or with another graph). fuzz_rounds.py is faster and compares bytes between variants. Both choose arguments with
-tools/fuzz/fuzz_arguments.py.
+closed, or with another graph). fuzz_rounds.py is faster and compares bytes between variants. Both scripts choose
+arguments with tools/fuzz/fuzz_arguments.py.
 """
 
 from __future__ import annotations

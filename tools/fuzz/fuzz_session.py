@@ -1,8 +1,8 @@
 """Run one fuzz round: calls of the session API in random order with valid, boundary and hostile arguments.
 
 A round depends only on its seed. A call must raise only toynn's own exceptions. After a round the session must be
-closed or still able to compute. Results must have the same bytes with any number of threads, with every node kept, and
-if the graph is computed node by node. `run` plays each round in two such variants and compares the results.
+closed or still able to compute. Results must have the same bytes with any number of threads, with every node kept in
+memory, and if the graph is computed node by node. `run` plays each round in two such variants and compares the results.
 fuzz_rounds.py runs many rounds in a child process, so that it can report a crash.
 """
 

@@ -4,8 +4,8 @@
 
 With clang, the fuzzer is libFuzzer. It keeps inputs that reached new code in build/fuzz-corpus, and starts from these
 inputs the next time. Without clang, the fuzzer is toynn's program fuzz_replay, which changes the seeds at random. Both
-run under AddressSanitizer and UndefinedBehaviorSanitizer. After a failure, the script prints the command that repeats
-the input, and ends with exit status 1. `make fuzz` runs this script; see docs/fuzzing.md.
+fuzzers run under AddressSanitizer and UndefinedBehaviorSanitizer. After a failure, the script prints the command that
+repeats the input, and ends with exit status 1. `make fuzz` runs this script; see docs/fuzzing.md.
 """
 
 from __future__ import annotations

@@ -50,7 +50,9 @@ def test_loss_and_gradients_agree_with_a_float64_oracle_that_rounds_the_same_ope
 
 
 def tree(nodes: list[F32]) -> F32:
-    """Return the sum of the windows, by the definition of the tree: the left half has a power of two of windows."""
+    """Return the sum of the windows, by the definition of the tree: the number of windows in the left half is a power
+    of two.
+    """
     if len(nodes) == 1:
         return nodes[0]
     half = 1 << ((len(nodes) - 1).bit_length() - 1)

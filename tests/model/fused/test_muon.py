@@ -39,7 +39,7 @@ def start(shape: tuple[int, int]) -> tuple[FloatArray, FloatArray]:
 def steps_of_muon(
     shape: tuple[int, int], n: int = 1, *, threads: int = 1, clip: float = 0.0, scale: float = 1.0, update: bool = True
 ) -> Result:
-    """Take n steps of Muon on the weight w of cross entropy(x w^T), where `scale` multiplies the gradient."""
+    """Take n steps of Muon on the weight w. The loss is the cross entropy of x w^T. `scale` multiplies the gradient."""
     w, m = start(shape)
     with nn.Session(n_threads=threads, oversubscribe=True) as s:
         tw, tm = (nn.tnn_input_2d_f32_persistent(s, *shape) for _ in range(2))

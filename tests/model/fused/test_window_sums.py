@@ -109,7 +109,9 @@ def test_a_step_with_one_window_has_its_bits_also_if_its_gradients_are_kept_for_
 
 
 def tree(nodes: list[F32]) -> F32:
-    """Return the sum of the windows, by the definition of the tree: the left half has a power of two of windows."""
+    """Return the sum of the windows, by the definition of the tree: the number of windows in the left half is a power
+    of two.
+    """
     if len(nodes) == 1:
         return nodes[0]
     half = 1 << ((len(nodes) - 1).bit_length() - 1)

@@ -89,7 +89,7 @@ def has_rope(cfg: SmolLM2Config, blk: str) -> bool:
 
 
 def trainable_names(cfg: SmolLM2Config, untied: bool, qkv_bias: bool) -> list[str]:
-    """Return the names without the embedding that a projection lens keeps frozen."""
+    """Return the names of the trained weights: all, except a frozen embedding before a projection lens."""
     frozen = {"token_embd.weight"} if cfg.donor_d_in > 0 else set()
     return [name for name in param_shapes(cfg, untied, qkv_bias) if name not in frozen]
 

@@ -21,7 +21,7 @@ def json_lines(parts: Iterable[bytes]) -> Iterator[Item]:
 
 
 def object_of(place: int, content: bytes) -> Item:
-    """Return the item of a JSON object, or the item that says why the content is not one."""
+    """Return the item of a JSON object, or an item that says why the content is not a JSON object."""
     try:
         value = parsed(content)
     except TinyNNValueError as error:
