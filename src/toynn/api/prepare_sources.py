@@ -1,4 +1,4 @@
-"""Decide how the files that a user gives to `toynn.prepare` are read, and prepare those that contain samples."""
+"""Decide how the files that a user gives to `toynn.prepare` are read, and prepare the files that contain samples."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def _samples(packed: PackedTokens) -> Iterator[tuple[int, int, int]]:
 
 
 def _document_starts(packed: PackedTokens) -> Iterator[int]:
-    """Yield the position of the first token of each document: the first position, and those after an end token."""
+    """Yield the position of the first token of each document: the first position, and every one after an end token."""
     if len(packed) == 0:
         return
     yield 0

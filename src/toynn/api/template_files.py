@@ -1,4 +1,4 @@
-"""Read the chat templates of a model, or those that a user names."""
+"""Read the chat templates of a model, or the chat templates that a user names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LARGEST = 1 << 24  # largest number of bytes in a template
 
 
 def given_templates(given: object, argument: str) -> dict[str, str]:
-    """Return the chat templates that a user names: a built-in one, a file, or the path of a model.
+    """Return the chat templates that a user names: a built-in template, a file, or the path of a model.
 
     argument: the name of the argument in Python, for messages.
 

@@ -33,7 +33,8 @@ def command(
     """Measure the network between the processes of a job, and predict the duration
     of training steps.
 
-    Start it like a training: mpiexec -n 8 toynn bench-mpi. See docs/scaling.md.
+    Start the command with mpiexec, as for training: mpiexec -n 8 toynn bench-mpi.
+    See docs/scaling.md.
     """
     if processes is None:
         raise ProcessError("bench-mpi needs several processes; start it with mpiexec -n N toynn bench-mpi")

@@ -32,7 +32,7 @@ def dtype_of(vocab: int) -> str:
 
 
 def starts_file(split: str) -> str:
-    """Return the name of the file with the first position of each sample of a split."""
+    """Return the name of the file with the position of the first token of each sample of a split."""
     return f"{split}.starts.bin"
 
 

@@ -38,8 +38,8 @@ def converted_model(content: bytes, config: dict[str, Any], added: dict[str, Any
 
     config, added: the content of tokenizer_config.json and added_tokens.json; {} if there is no such file. Special
     tokens divide a text into parts, and a space is put before each part. If `legacy` is false, a space is put only
-    before the whole text. A begin token is added unless `add_bos_token` is false, an end token if `add_eos_token` is
-    true.
+    before the whole text. A begin token is added unless `add_bos_token` is false, and an end token is added if
+    `add_eos_token` is true.
 
     Raises FileFormatError if the file is damaged or has a setting that the tokenizers library cannot apply.
     """

@@ -49,9 +49,10 @@ class Base(Initialised, ABC):
 
     @abstractmethod
     def stored(self, copy: bool, in_order: bool = False) -> StoredWeights | None:
-        """Return the weights in the types of a file, mapped or as a copy in memory. None: the base is not a file.
+        """Return the weights in the types of a file, mapped or as a copy in memory. Return None if the base is not a
+        file.
 
-        in_order: operators read the rows of q and k in toynn's order, as the fused layout needs them.
+        in_order: whether operators must read the rows of q and k in toynn's order, as in the fused layout.
         """
 
 

@@ -1,4 +1,4 @@
-"""ToyLR, the learning rate schedules of the reference. `toynn train` uses those of `toynn.training.schedule`."""
+"""ToyLR, the learning rate schedules of the reference. `toynn train` uses `toynn.training.schedule` instead."""
 
 from __future__ import annotations
 

@@ -21,7 +21,8 @@ SCALINGS = ("none", "linear", "yarn", "llama3", "llama3_hf")
 
 @dataclass(frozen=True, init=False)
 class RopeScaling(Initialised):
-    """The scaling of RoPE's angles: `none()`, `linear(...)`, `yarn(...)`, `llama3(...)` or `llama3_hf(...)` makes one.
+    """The scaling of RoPE's angles. Make one by `none()`, `linear(...)`, `yarn(...)`, `llama3(...)` or
+    `llama3_hf(...)`.
 
     The angle of pair i at position p is p * rope_base^(-2i / d_head) * `angle_scale` / `freq_factors`[i], and q and k
     are multiplied by `amplitude`. Positional arguments are in the reference's order.

@@ -10,7 +10,8 @@ _RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK", "PMIX_RANK"
 
 
 def launched_processes() -> int:
-    """Return the number of processes that mpiexec or srun started together with this process; 1 without them.
+    """Return the number of processes that mpiexec or srun started together with this process; 1 without such a
+    launcher.
 
     Return 0 if the launcher states only the number of this process.
     """

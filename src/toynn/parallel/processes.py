@@ -227,7 +227,9 @@ class Processes:
         return bool(self._comm.iprobe(source=rank))
 
     def sums(self, values: npt.NDArray[np.float64]) -> None:
-        """Add the arrays of all processes, in place. The result is exact if at most one process has a value not 0."""
+        """Add the arrays of all processes, in place. The result is exact if, at each position, at most one process has
+        a value other than 0.
+        """
         from mpi4py import MPI
 
         self._comm.Allreduce(MPI.IN_PLACE, values)

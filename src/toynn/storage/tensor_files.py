@@ -22,7 +22,7 @@ HALF_TYPES = {"f16": ("F16", TNN_F16), "bf16": ("BF16", TNN_BF16)}  # the name i
 
 
 class MadeTensors(Tensors):
-    """Tensors that are computed one at a time, whenever one is read, so that never all of them are in memory.
+    """Tensors that are computed when they are read, one at a time. So they are not all in memory at once.
 
     shapes: the shape of each tensor by name. make: a function that returns a tensor by its name.
     """

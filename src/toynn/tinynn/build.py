@@ -39,7 +39,7 @@ def _gemm_kernels() -> list[str]:
 
 
 def _choose_gemm_kernel() -> None:
-    """Use the kernel that the environment variable TOYNN_GEMM_KERNEL names; ImportError if this CPU cannot run it."""
+    """Use the kernel in the environment variable TOYNN_GEMM_KERNEL. Raise ImportError if this CPU cannot run it."""
     name = os.environ.get("TOYNN_GEMM_KERNEL", "")
     if name:
         try:

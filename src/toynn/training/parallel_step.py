@@ -100,7 +100,7 @@ class ParallelSteps(StepsOnWindows):
             self._built = True
 
     def _reserve_buffers(self) -> None:
-        """Allocate the arrays of the largest exchange. They are kept, because first writing to new memory is slow."""
+        """Allocate the arrays of the largest exchange. They are kept, because the first write to new memory is slow."""
         sent = [sum(self._lengths(bucket)) for bucket, _ in self._shards]
         received = [self._lengths(bucket)[self._processes.rank] for bucket, _ in self._shards]
         nodes, n = [len(of) for of in self._nodes], max(sum(bucket.counts()) for bucket, _ in self._shards)

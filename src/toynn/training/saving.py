@@ -117,7 +117,7 @@ class Saver:
     def _checked_weights(self, step: int) -> MadeTensors:
         """Return the weights of the model, or the matrices of the adapter, which the engine copies one at a time.
 
-        Raises DivergedError if one is NaN or infinite.
+        Raises DivergedError if a value is NaN or infinite.
         """
         names = self._engine.weights if self._start.base is None else self._engine.param_names()
         made = self._engine.download_weight if self._averages is None else self._averages.weight

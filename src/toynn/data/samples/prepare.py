@@ -265,7 +265,9 @@ def _packed(
 
 
 def _tolerant() -> Skipped:
-    """Return a counter that accepts any number of broken samples. They were counted when the source was read first."""
+    """Return a counter that accepts any number of broken samples. These samples were counted when the source was read
+    before.
+    """
     return Skipped(2**62)
 
 

@@ -88,7 +88,7 @@ def what_is_missing(form: str, text_field: str) -> str:
 
 
 def sample_of(record: Mapping[str, Any], form: str, text_field: str = "text") -> Sample:
-    """Return the sample of a record. form: one of FORMATS but "plain". text_field: the field of a text.
+    """Return the sample of a record. form: one of FORMATS, except "plain". text_field: the field of a text.
 
     Raises TinyNNValueError, whose message is the reason.
     """

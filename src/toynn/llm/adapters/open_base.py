@@ -43,7 +43,7 @@ class OpenBase(Initialised):
     def identity(self) -> BaseModel:
         """The path and the SHA-256 of the base.
 
-        The first access reads the whole file. To generate text, this property is not needed, and the file is not read.
+        The first access reads the whole file. Code that only generates text does not access this property.
 
         Raises MappedFileError if the file was changed since it was opened.
         """

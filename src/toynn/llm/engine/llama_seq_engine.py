@@ -316,7 +316,7 @@ class LlamaSeqEngine(PartialSteps):
             return float(download_row_major(s, graph.t_loss, 1, 1)[0, 0])
 
     def row_losses(self) -> FloatArray:
-        """Return the loss of each row of the last `train_step` or `mean_loss`, float32 (T*B,). 0 for ignored rows.
+        """Return the loss of each row of the last `train_step` or `mean_loss`, float32 (T*B,): 0 for ignored rows.
 
         Fused layout only. Raises SessionError if the current graph does not compute losses of rows.
         """

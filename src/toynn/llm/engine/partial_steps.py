@@ -1,4 +1,4 @@
-"""PartialSteps: the gradients of a part of a step, whose other parts other engines compute."""
+"""PartialSteps: compute the gradients of one part of a step. Other engines compute the other parts."""
 
 from __future__ import annotations
 

@@ -178,9 +178,7 @@ class RealizedModel(Initialised):
         return self._require_layout().parameters.download(name)
 
     def upload_weight(self, name: str, values: npt.ArrayLike) -> None:
-        """Set a weight or a moment to finite numbers in its shape. Raises TinyNNValueError or TinyNNTypeError for
-        others.
-        """
+        """Set a weight or a moment to finite numbers in its shape. Raises TinyNNValueError or TinyNNTypeError."""
         self._require_layout().parameters.upload(name, values)
 
     def gradient(self, name: str) -> FloatArray:

@@ -73,8 +73,8 @@ class PerHeadGraph(GraphBuilder):
     def gelu(self, a: Tensor) -> Tensor:
         """Return GELU, approximated by tanh: a (1 + tanh(z)) / 2 with z = sqrt(2 / pi) (a + 0.044715 a^3).
 
-        The graph computes the equal silu(2 z) / (2 z / a), because ggml has no derivative for tanh, and the GELU of
-        ggml is rounded to F16.
+        The graph computes the equal expression silu(2 z) / (2 z / a), because ggml has no derivative for tanh, and the
+        GELU of ggml is rounded to F16.
         """
         s, slope = self.session, 2.0 * math.sqrt(2.0 / math.pi)
         ratio = tnn_scale_bias(s, tnn_mul(s, a, a), 0.044715 * slope, slope)  # 2 z / a, at least 1.59

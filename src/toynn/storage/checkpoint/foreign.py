@@ -1,4 +1,4 @@
-"""Recognise models, adapters and data of other formats, where the user has to give a run or a checkpoint."""
+"""Recognise models, adapters and data of other formats that a user gives instead of a run or a checkpoint."""
 
 from __future__ import annotations
 

@@ -286,7 +286,7 @@ def load_checkpoint(path: Path, which: str = LATEST) -> Checkpoint:
     The run may be in training. If the run removes the checkpoint while this function reads it, the function reads the
     new latest or best checkpoint instead.
 
-    Raises FileFormatError if there is no checkpoint, or if the checkpoint is damaged or has a newer version; or
+    Raises FileFormatError if there is no checkpoint, or if the checkpoint is damaged or has a newer version. Raises
     TinyNNTypeError or TinyNNValueError for an invalid argument.
     """
     path = path_of("path", path)
