@@ -70,8 +70,9 @@ def checkpoint_to_resume(run: Path, resume_from: str | None) -> Checkpoint:
 def overrides_of(settings: Mapping[str, object]) -> list[str]:
     """Return the settings of a call as overrides, "section.key=VALUE".
 
-    A name is a full key ("optimizer.lr"), the last part of a key if no other key has the same last part ("lr"), or a
-    section ("checkpoint"), whose value is a mapping or dataclass of keys. A setting whose value is None is left out.
+    A name is one of these: a full key ("optimizer.lr"); the last part of a key ("lr"), if no other key has the same
+    last part; or a section ("checkpoint"), whose value is a mapping or dataclass of keys. A setting whose value is None
+    is left out.
 
     Raises ConfigurationError for an unknown or ambiguous name, or ConfigurationTypeError for a value of the wrong type.
     """

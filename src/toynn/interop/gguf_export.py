@@ -49,8 +49,8 @@ def export_gguf(
 ) -> GgufExport:
     """Write a model and its tokenizer as a GGUF file of the model's architecture.
 
-    Matrices are stored in `dtype`; norms and biases stay f32. As in llama.cpp, the output matrix has more bits than the
-    other matrices of a quantized model, and a matrix whose rows are not whole blocks of a type has another type (see
+    Matrices are stored in `dtype`; norms and biases stay f32. As in llama.cpp, the output matrix of a quantized model
+    has more bits than its other matrices. A matrix whose rows are not whole blocks of a type gets another type (see
     `gguf_types`). ggml quantizes, without an importance matrix. A projection lens is folded into the embedding. The
     file is written under another name and renamed when it is complete, so an old file stays unchanged until then.
 

@@ -64,8 +64,7 @@ class Processes:
 
         Each process calls this method once before it exchanges anything else, or before it ends.
 
-        command: the command, or a text that says why this process runs no command. error: the error with which this
-            process ends, or None.
+        command: the command as text, "" together with an error. error: the error with which this process ends, or None.
 
         Raises ProcessError in all processes if the commands differ, or if only some processes have this error.
         """

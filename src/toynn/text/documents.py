@@ -299,8 +299,8 @@ def encoded(
     """Yield each piece with its token ids. No end token is added after a document. Raises the errors of `token_ids`.
 
     The pieces of a document must be in order. With a SentencePiece tokenizer, the ids of all pieces of a document are
-    the ids of the whole document, unless the document has more than 1,048,576 characters without a place where it can
-    be cut.
+    the ids of the whole document. The only exception is a document with more than 1,048,576 characters without a place
+    where it can be cut.
 
     each: computes the batches, and yields each with its result, in order.
     """

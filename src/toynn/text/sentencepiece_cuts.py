@@ -1,8 +1,9 @@
 """Find the places where a text can be cut without changing the tokens of a SentencePiece tokenizer.
 
 Such a tokenizer has no words: a token can contain spaces and line ends. Its rules also put a space before a text, and
-some of them remove spaces at its start and end. So a part of a text gets the tokens of the whole text only if it is cut
-between two characters that no token contains side by side, and if it is encoded with the characters around it.
+some of them remove spaces at its start and end. So a part of a text gets the tokens of the whole text only under two
+conditions: the text is cut between two characters that no token contains side by side, and the part is encoded with the
+characters around it.
 """
 
 from __future__ import annotations

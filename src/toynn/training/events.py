@@ -122,9 +122,9 @@ class Evaluated(Initialised):
     seconds: duration of the evaluation.
     best: whether this is the best evaluation so far.
     prompts, samples: the texts of evaluation.prompts, and the text with which the model continues each of them.
-    sources, source_losses, source_tokens: for data with several sources, the name of each source, its mean loss (None
-        if no validation token of the source counts), and the number of its training tokens that the run has read so
-        far.
+    sources: for data with several sources, the name of each source.
+    source_losses: the mean loss of each source; None if no validation token of the source counts.
+    source_tokens: for each source, the number of its training tokens that the run has read so far.
     reward_chosen and the fields after it: as in `Stepped`.
     """
 
