@@ -64,7 +64,7 @@ class Processes:
 
         Each process calls this method once before it exchanges anything else, or before it ends.
 
-        command: the command as text, "" together with an error. error: the error with which this process ends, or None.
+        command: the command as text; "" if there is an error. error: the error with which this process ends, or None.
 
         Raises ProcessError in all processes if the commands differ, or if only some processes have this error.
         """
