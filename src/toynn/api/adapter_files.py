@@ -26,8 +26,8 @@ def write_adapter(
 
     name: the name in a GGUF file.
 
-    Raises TinyNNValueError if the path exists and overwrite is false, and the errors of `export_gguf_adapter` and
-    `export_peft`.
+    Raises TinyNNValueError if the path exists and overwrite is false. Also raises the errors of `export_gguf_adapter`
+    and `export_peft`.
     """
     if not overwrite and exists(path):
         raise TinyNNValueError(f"path: {path} already exists; name another path, or pass overwrite=True")
@@ -46,8 +46,8 @@ def merged_model(checkpoint: Checkpoint, place: Path | None = None) -> TrainedMo
 
     place: where the base is now. Default: where it was when the adapter was trained.
 
-    Raises TinyNNValueError if the checkpoint has no adapter, or if the base is missing or was changed, and the errors
-    of `open_base` and `merged`.
+    Raises TinyNNValueError if the checkpoint has no adapter, or if the base is missing or was changed. Also raises the
+    errors of `open_base` and `merged`.
     """
     adapter, opened = adapter_of(checkpoint.contents), base_of(checkpoint, place)
     if adapter is None or opened is None:
@@ -75,8 +75,8 @@ def _whole(base: OpenBase, checkpoint: Checkpoint) -> TrainedModel:
 def adapter_on_base(source: str | os.PathLike[str], base: str | os.PathLike[str]) -> ModelOnBase:
     """Return the adapter in a GGUF file or a PEFT folder, on its base, with the tokenizer of the base.
 
-    Raises FileFormatError if the adapter is damaged, is not supported or belongs to another base, and the errors of
-    `open_base`.
+    Raises FileFormatError if the adapter is damaged, is not supported or belongs to another base. Also raises the
+    errors of `open_base`.
     """
     from toynn.interop import import_adapter  # this module needs the extra toynn[interop]
 

@@ -56,7 +56,7 @@ def base_of(checkpoint: Checkpoint, place: Path | None = None) -> OpenBase | Non
     place: where the base is now. Default: where it was when the checkpoint was written.
 
     Raises TinyNNValueError if the base is missing or was changed, or if place is given for a checkpoint without an
-    adapter, and the errors of `open_base`.
+    adapter. Also raises the errors of `open_base`.
     """
     needed = needed_base(checkpoint.contents, checkpoint.path, place)
     if needed is None:
@@ -79,7 +79,7 @@ def decoder_of(
 ) -> LlamaDecoder:
     """Return a decoder of a checkpoint. base: the base of a checkpoint without the weights of the model.
 
-    Raises TinyNNValueError if the base is missing, and the errors of `LlamaDecoder`.
+    Raises TinyNNValueError if the base is missing. Also raises the errors of `LlamaDecoder`.
     """
     contents = source.contents
     if isinstance(contents, TrainedModel):

@@ -86,7 +86,7 @@ class GenerationTask:
     def opened(self, n_threads: int | None) -> Iterator[Continuing]:
         """Load the model, and yield the function that continues prompts.
 
-        Raises ProcessError if the model differs from the model of process 0, and the errors of `toynn.load`.
+        Raises ProcessError if the model differs from the model of process 0. Also raises the errors of `toynn.load`.
         """
         with load(self.model, which=self.which, base=self.base, cache=self.cache, n_threads=n_threads) as text_model:
             if self.sha256 is not None and model_identity(text_model.path) != self.sha256:

@@ -63,7 +63,7 @@ def evaluate_preference(
     processes: the processes of a job that divide the pairs among themselves, as for `TextModel.evaluate`.
 
     Raises TinyNNValueError if there is no reference, if the vocabularies differ, or if a pair is longer than the
-    context of a model, and the errors of `toynn.load`.
+    context of a model. Also raises the errors of `toynn.load`.
     """
     folder = DataFolder.open(data)
     pairs = folder.validation

@@ -39,7 +39,7 @@ def config_of(
     If config is None and there are no overrides, the result is None, and `toynn.training.train` takes the configuration
     of the resumed run or the defaults.
 
-    Raises ConfigurationError, which names the key, and the errors of `load_checkpoint` for the resumed run.
+    Raises ConfigurationError, which names the key. Also raises the errors of `load_checkpoint` for the resumed run.
     """
     overrides = tuple(overrides)
     if isinstance(config, Path):

@@ -35,7 +35,7 @@ def learned_bpe(texts: Iterator[str], text_bytes: int, vocab_size: int, eos: str
     text_bytes: the size of all texts in UTF-8, in bytes. A tokenizer learned from short texts has fewer than vocab_size
     tokens. Words of more than 1024 characters are divided into parts of this length for learning.
 
-    Raises TinyNNMemoryError if there is not enough memory, and the errors of `texts`.
+    Raises TinyNNMemoryError if there is not enough memory. Also raises the errors of `texts`.
     """
     # The vocabulary begins with 256 bytes and eos. Each further token shortens the texts by at least one token.
     most = min(vocab_size, text_bytes + 257)

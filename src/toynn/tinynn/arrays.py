@@ -180,7 +180,7 @@ def float_array(name: str, value: object, most: int) -> FloatArray:
     """Return a C-contiguous float32 array of at least one dimension, copied only if needed.
 
     Numbers of any floating or integer dtype, byte order and layout are rounded to float32. Raises TinyNNTypeError for
-    other dtypes, TinyNNValueError if a finite number overflows float32, and the errors of `array_of`.
+    other dtypes, or TinyNNValueError if a finite number overflows float32. Also raises the errors of `array_of`.
     """
     if is_ready(value, np.float32):
         return value
@@ -200,8 +200,8 @@ def float_array(name: str, value: object, most: int) -> FloatArray:
 def int_array(name: str, value: object, most: int) -> IntArray:
     """Return a C-contiguous int32 array of at least one dimension, copied only if needed.
 
-    Raises TinyNNTypeError unless the dtype is an integer dtype, TinyNNValueError if a number does not fit int32, and
-    the errors of `array_of`.
+    Raises TinyNNTypeError for a dtype that is not an integer dtype, or TinyNNValueError if a number does not fit int32.
+    Also raises the errors of `array_of`.
     """
     if is_ready(value, np.int32):
         return value

@@ -123,7 +123,7 @@ def prepare_samples(
         progress: called with the stage, the number of samples done, and the number of all samples.
         workers: the other processes of a job, which encode parts of the samples. Default: none.
 
-    Raises FileFormatError if a source is damaged or has more broken samples than tolerated, and the errors of
+    Raises FileFormatError if a source is damaged or has more broken samples than tolerated. Also raises the errors of
     `prepare`.
     """
     share = real("validation", validation, lambda x: 0 <= x < 1, "at least 0 and below 1")

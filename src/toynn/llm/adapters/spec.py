@@ -57,7 +57,7 @@ class AdapterSpec:
 
         A is uniform between -1/sqrt(d_in) and 1/sqrt(d_in), from one stream of random numbers for all matrices; B is 0.
 
-        Raises TinyNNValueError or TinyNNTypeError for the seed, and the errors of `weights`.
+        Raises TinyNNValueError or TinyNNTypeError for the seed. Also raises the errors of `weights`.
         """
         draw = np.random.Generator(np.random.PCG64([integer("seed", seed, 0, 2**63 - 1), _STREAM]))
         values = {}
