@@ -42,7 +42,7 @@ _STEPS = {"padded": 8, "grouped": 24, "packed": 8}  # a turn of each kind takes 
 
 @dataclass
 class Row:
-    """The training with a value of data.batching. filled: the share of a window that samples fill."""
+    """The measured training with one value of data.batching. filled: the share of a window that samples fill."""
 
     batching: str
     filled: float = 0.0

@@ -139,5 +139,5 @@ class GeneratingModel(ChatModel):
 
 
 def _sampling(settings: Sampling, greedy: bool) -> Sampling:
-    """Return the settings, which are checked also if `greedy` is true and they have no effect."""
+    """Return the sampling settings. Wrong settings are refused even if `greedy` is true."""
     return Sampling.greedy() if boolean("greedy", greedy) else settings

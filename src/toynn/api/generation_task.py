@@ -37,7 +37,7 @@ class Continuing:
     options: Mapping[str, Any]
 
     def check(self, prompts: Sequence[Prompt]) -> None:
-        """Raise TinyNNValueError, which names the place of the prompt, if the model cannot read one of the prompts."""
+        """Raise TinyNNValueError if the model cannot read a prompt. The message names the place of this prompt."""
         place = ""
         try:
             for prompt in prompts:
@@ -61,7 +61,7 @@ class Continuing:
 
 
 def parts_of(prompts: Sequence[Prompt], n_processes: int) -> list[Sequence[Prompt]]:
-    """Divide prompts into parts that a process continues at the same time: at least 4 for each process, if possible."""
+    """Divide prompts into parts that a process continues at the same time: at least 4 parts for each process."""
     size = min(AT_ONCE, max(1, len(prompts) // (4 * n_processes))) if n_processes > 1 else AT_ONCE
     return [prompts[i : i + size] for i in range(0, len(prompts), size)]
 

@@ -50,7 +50,7 @@ class Workers:
 
     @property
     def n(self) -> int:
-        """Number of processes of the job, with process 0."""
+        """Number of processes of the job, including process 0."""
         return self._processes.n
 
     def __enter__(self) -> Workers:

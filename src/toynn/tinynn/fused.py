@@ -22,8 +22,8 @@ def tnn_fused_linear(
 
     Args:
         x: [k, rows].
-        weights: one to three of shape [k, m_i].
-        biases: None, or one of shape [m_i] for each weight.
+        weights: one to three matrices of shape [k, m_i].
+        biases: None, or one bias of shape [m_i] for each weight.
         add: [sum of m_i, rows], or None.
     """
     w, n = handles(s, "weights", weights)
