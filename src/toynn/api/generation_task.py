@@ -61,7 +61,7 @@ class Continuing:
 
 
 def parts_of(prompts: Sequence[Prompt], n_processes: int) -> list[Sequence[Prompt]]:
-    """Divide prompts into parts that a process continues at the same time: at least 4 parts for each process."""
+    """Divide prompts into parts that a process continues at once: if possible, at least 4 parts for each process."""
     size = min(AT_ONCE, max(1, len(prompts) // (4 * n_processes))) if n_processes > 1 else AT_ONCE
     return [prompts[i : i + size] for i in range(0, len(prompts), size)]
 
