@@ -25,8 +25,8 @@ LABELS = {
     "peft-bf16": "PEFT, bfloat16 autocast",
 }
 BESIDE_PEFT = (REFERENCE, "toynn-f32", IN_BF16, "peft", "peft-bf16")
-ALONE = (REFERENCE, "toynn-recompute")  # PEFT would need the f32 weights of the large shape
-_PAUSE_S = 0.05  # the time after which idle threads stop spinning and sleep
+ALONE = (REFERENCE, "toynn-recompute")  # PEFT is left out, because it needs the f32 weights of the large shape
+_PAUSE_S = 0.05  # pause in seconds, after which idle threads no longer spin
 
 
 def arguments() -> argparse.Namespace:

@@ -72,7 +72,7 @@ def measured(path: Path, threads: int, rounds: int) -> tuple[Speeds, Speeds]:
     ours, theirs = Speeds(), Speeds()
     n_ctx = 2 * (PROMPT + NEW)
     with GgufBase(path) as base, LlamaDecoder.on_base(base, n_ctx=n_ctx, n_threads=threads) as decoder:
-        decoder.feed(ids)  # reads the pages of the file
+        decoder.feed(ids)  # this first call reads the pages of the mapped file
         for _ in range(rounds):
             decoder.rewind()
             timed(decoder.feed, ids, ours)

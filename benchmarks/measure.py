@@ -27,7 +27,7 @@ LABELS = {
 }
 MATMULS = {"toynn-matmul": "tnn_fused_linear", "torch-matmul": "torch.matmul"}
 
-_PAUSE_S = 0.05  # the time after which idle threads stop spinning and sleep
+_PAUSE_S = 0.05  # pause in seconds, after which idle threads no longer spin
 _CHECKED_STEPS = 3
 _TOLERANCE, _TOLERANCE_IN_BF16 = 1e-3, 3e-2
 

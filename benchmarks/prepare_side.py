@@ -22,8 +22,9 @@ from benchmarks.prepare_data import END, TEMPLATE, TOKENIZER, file_of, separated
 
 CONVERSATIONS, TEXTS, PLAIN = "conversations", "texts", "plain"
 
-Digests = tuple[str, str]  # of the token ids and of the tokens that count; "" if all tokens count
-Program = Callable[[], Callable[[], Digests]]  # runs what is timed, and returns a function that computes the digests
+# the digest of the token ids, and the digest of the marks of tokens that count, or "" if all tokens count
+Digests = tuple[str, str]
+Program = Callable[[], Callable[[], Digests]]  # does the timed work, and returns a function that computes the digests
 
 
 def _digest(arrays: Iterable[Any], dtype: str) -> str:

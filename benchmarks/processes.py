@@ -134,7 +134,7 @@ def check_model(model: Model, data: Path, mpiexec: str, numbers: Sequence[int], 
     for n in numbers:
         found = json.loads(_run([*_launch(mpiexec, n), *TOYNN, "bench-mpi", "--json"]))
         network = Network(found["latency"], found["bandwidth"], found["memory"])
-        share = min(1.0, cores / n)  # of a core that each process has
+        share = min(1.0, cores / n)  # the part of a core that each process gets
         predicted = step_cost(timing.parameters, model.tokens, flops * share, n, network).seconds
         error = predicted / of[n] - 1
         rows.append(f"| {model.name} | {n} | {of[n]:.3f} s | {predicted:.3f} s | {error:+.0%} |")

@@ -42,14 +42,15 @@ CENTER: dict[str, Any] = {
     "schedule.warmup": 25,
     "schedule.min_ratio": 0.1,
 }
-LR_FACTOR = "lr * d_model / 0.64"  # the name of the learning rate in POINTS, relative to the center
+# POINTS gives the learning rate under this name, as a multiple of the learning rate of the center
+LR_FACTOR = "lr * d_model / 0.64"
 
 
 def _muon(lr: float, **others: Any) -> dict[str, Any]:
     return {"optimizer.kind": "muon", "optimizer.muon_lr": lr, **others}
 
 
-# The settings of each run, which replace those of the center.
+# The settings in which each run differs from the center.
 POINTS: dict[str, dict[str, Any]] = {
     "center": {},
     **{f"init_scale {value}": {"model.init_scale": value} for value in (1.0, 0.25, 0.06)},

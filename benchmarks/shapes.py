@@ -9,7 +9,7 @@ from dataclasses import dataclass
 ROPE_BASE = 10000.0
 RMS_EPS = 1e-5
 LR, BETA1, BETA2, ADAM_EPS = 1e-4, 0.9, 0.95, 1e-8  # AdamW with the usual bias correction and without weight decay
-PEAK_SIZE = 1024  # the matmul peak of the machine is measured with [n, n] x [n, n]
+PEAK_SIZE = 1024  # the matmul peak of the machine is measured with the product of two [n, n] matrices of this size
 _N_BATCHES = 16
 
 

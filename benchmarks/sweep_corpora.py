@@ -11,7 +11,8 @@ import toynn
 from benchmarks.program_process import ROOT, ProgramError
 
 VOCABULARY = 2048  # tokens
-_SOURCES = "5249389f84498913580f5c52e5c9b9881383e7eb"  # a tree of this repository, so that later commits change nothing
+# the git tree of the source code; it is fixed, so that later commits do not change the corpora
+_SOURCES = "5249389f84498913580f5c52e5c9b9881383e7eb"
 _FOLDERS = ("docs", "src", "csrc")
 _ENDS = (".md", ".py", ".c", ".h")
 STORIES, SOURCES = "stories", "sources"

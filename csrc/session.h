@@ -43,12 +43,12 @@ enum tnn_stage {
     TNN_STAGE_BACKWARD_REALIZED
 };
 
-/* The entry of one handle: its tensor, and what the session knows about the tensor that ggml does not. */
+/* The entry of one handle: its tensor, and properties of the tensor that ggml does not store. */
 struct tnn_entry {
     struct ggml_tensor * tensor;
     bool is_input; /* declared by the caller, not the result of an operator */
     bool uploaded; /* has values; always true for persistent tensors, which start as zeros */
-    bool is_mapped; /* its memory is a file: nothing may write it */
+    bool is_mapped; /* its memory is a mapped file, which must not be written */
     bool is_cache;  /* its memory is a part of `caches` */
     bool bf16_products; /* a matrix: the operands of its products are rounded to bfloat16 */
     int32_t interleaved; /* rows of a head, if the rows of each head are stored in interleaved order; otherwise 0 */

@@ -262,7 +262,7 @@ TNN_API tnn_tensor tnn_diag_mask_inf(tnn_session * s, tnn_tensor a, int32_t n_pa
 TNN_API tnn_tensor tnn_rope_ext(tnn_session * s,
     tnn_tensor    x,            /* [d, heads, T] */
     tnn_tensor    positions,    /* i32 [T] */
-    int32_t       n_dims,       /* the number of the d dimensions that are rotated */
+    int32_t       n_dims,       /* number of dimensions that are rotated, at most d */
     float         freq_base,    /* base of the frequencies */
     float         freq_scale,   /* factor of the positions */
     float         ext_factor,   /* above 0: use YaRN */
@@ -420,7 +420,7 @@ TNN_API tnn_tensor tnn_silu_back(tnn_session * s, tnn_tensor x, tnn_tensor dy);
 TNN_API tnn_tensor tnn_rope_ext_back(tnn_session * s,
     tnn_tensor    dy,           /* [d, heads, T] */
     tnn_tensor    positions,    /* i32 [T] */
-    int32_t       n_dims,       /* the number of the d dimensions that are rotated */
+    int32_t       n_dims,       /* number of dimensions that are rotated, at most d */
     float         freq_base,    /* base of the frequencies */
     float         freq_scale,   /* factor of the positions */
     float         ext_factor,   /* above 0: use YaRN */
@@ -449,7 +449,7 @@ TNN_API tnn_tensor tnn_fused_linear(tnn_session * s,
     const tnn_tensor * biases,  /* NULL, or n biases [m_i] */
     int32_t            n,       /* 1 to 3 */
     tnn_tensor         add);    /* optional, [sum of m_i, rows] */
-/* Return y with the product x W^T added to the columns column to column + m - 1: [columns, rows]. */
+/* Return y with the product x W^T added to its m columns from `column` on: [columns, rows]. */
 TNN_API tnn_tensor tnn_fused_add_product(tnn_session * s,
     tnn_tensor y,       /* [columns, rows] */
     tnn_tensor x,       /* [k, rows] */
@@ -496,14 +496,14 @@ TNN_API tnn_tensor tnn_fused_attention(tnn_session * s,
 TNN_API tnn_tensor tnn_fused_attention_cached(tnn_session * s,
     tnn_tensor    qkv,        /* [(n_heads + 2 n_kv) d_head, B t] */
     tnn_tensor    rope_table, /* [d_head, B t] */
-    tnn_tensor    kv_cache,   /* persistent, [2 n_kv d_head, rows], from tnn_kv_cache or in F32 */
+    tnn_tensor    kv_cache,   /* persistent [2 n_kv d_head, rows], from tnn_kv_cache, or of dtype F32 */
     tnn_tensor    n_past,     /* i32 [B], number of earlier tokens of each sequence, 0 to n_ctx - t (checked by each compute) */
     int32_t       n_heads,    /* query heads */
     int32_t       n_kv,       /* key-value heads */
     int64_t       window,     /* default 0: as for tnn_fused_attention */
     float         scale,      /* default 0.0: as for tnn_fused_attention */
     int64_t       n_ctx,      /* default 0: largest number of tokens of a sequence; 0: the rows of the cache */
-    tnn_tensor    first_rows); /* optional, i32 [B]: first row of each sequence in the cache, rising; none: 0, for B = 1 */
+    tnn_tensor    first_rows); /* optional, i32 [B]: first row of each sequence in the cache, in rising order; needed if B > 1 */
 /* Return silu(gate) * up: [d_ff, rows]. A row of gate_up [2 d_ff, rows] holds its gate, then its up. */
 TNN_API tnn_tensor tnn_fused_swiglu(tnn_session * s, tnn_tensor gate_up);
 /* Return gelu(gate) * up: [d_ff, rows]. A row of gate_up [2 d_ff, rows] holds its gate, then its up. GELU is the
@@ -517,7 +517,7 @@ TNN_API tnn_tensor tnn_fused_cross_entropy(tnn_session * s,
     tnn_tensor    logits,    /* [vocab, rows] */
     tnn_tensor    targets,   /* i32 [rows] */
     int32_t       ignore_id, /* a target that does not count; it is not a token */
-    tnn_tensor    divisor);  /* optional, an input [1] instead of the number of targets that are not ignore_id */
+    tnn_tensor    divisor);  /* optional, an input [1] that replaces the number of targets that are not ignore_id */
 /* Return the loss that tnn_fused_cross_entropy computes from the logits x W^T, with the same bits: [1]. The logits and
  * their gradients are computed in parts, each of several rows. A part is dropped before the next part is computed. */
 TNN_API tnn_tensor tnn_fused_output_loss(tnn_session * s,
@@ -587,9 +587,9 @@ TNN_API int tnn_set_recompute(tnn_session * s, tnn_tensor t);
  * on; other operators and downloads use the stored order.
  * TNN_E_VALUE: t is not a mapped matrix, or d_head is odd or does not divide its rows. */
 TNN_API int tnn_tensor_set_interleaved(tnn_session * s, tnn_tensor t, int32_t d_head);
-/* Round the operands of the products of fused operators with the matrix t to bfloat16, to nearest even. The operands
- * are t, the activations and, in the backward pass, the gradients. The sums and the results are f32, and t keeps its
- * values. The call affects operators that are appended later, except tnn_fused_add_product.
+/* Let fused operators round the operands of their products with the matrix t to bfloat16, to nearest even. These
+ * operands are t, the activations and, in the backward pass, the gradients. The sums and the results are f32, and t
+ * keeps its values. The call affects operators that are appended later, except tnn_fused_add_product.
  * TNN_E_VALUE: t is not a matrix, or an operator computes it. */
 TNN_API int tnn_tensor_set_bf16_products(tnn_session * s, tnn_tensor t);
 /* Name a tensor, in at most 63 bytes of UTF-8. */
@@ -737,10 +737,10 @@ TNN_API int tnn_slice_adamw(
     const float * g, /* its gradient */
     int64_t n,
     const float * hp, /* 7 numbers, as for tnn_opt_step_adamw */
-    float factor);    /* multiplies the gradient, to clip the gradient */
-/* Compute the sums of squares from which tnn_fused_grad_norm computes the norm: those of the parts first to end - 1 of
- * the 64 parts of a gradient of `size` elements. Part i begins at element size * i / 64, rounded down. Write the sum of
- * part i to sums[i].
+    float factor);    /* factor by which the gradient is clipped */
+/* Compute the sums of the squares of the parts first to end - 1 of a gradient of `size` elements. The gradient has
+ * 64 parts, and tnn_fused_grad_norm computes the norm from the sums of all parts. Part i begins at element
+ * size * i / 64, rounded down. Write the sum of part i to sums[i].
  * TNN_E_VALUE: an argument is wrong. */
 TNN_API int tnn_slice_squares(
     const float * g, /* the elements of these parts */

@@ -168,7 +168,7 @@ static void form_groups(const struct order * o) {
                 }
                 o->group[i] = group;
                 empty       = false;
-                alone       = k == NULL; /* an operator of ggml */
+                alone       = k == NULL; /* an operator of ggml runs alone */
             }
         }
         while (first < n && o->group[first] >= 0) {
@@ -207,7 +207,7 @@ static bool apply(const struct order * o) {
             start[g + 1] += start[g];
         }
         int at = 0;
-        /* start[g] is the index of the next node of group g, and after the last loop the end of the group. */
+        /* start[g] is the index of the next node of group g. After the last loop, start[g] is the end of the group. */
         for (int g = 0; g < n_groups; g++) {
             for (; at < start[g + 1]; at++) {
                 end[at] = start[g + 1] - 1;

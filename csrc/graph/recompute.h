@@ -11,7 +11,7 @@
 struct ggml_tensor * tnn__node_again(struct tnn_gradients * g, int i);
 /* Returns an upper bound of the number of copies for a forward graph. */
 int64_t tnn__recompute_tensors(const struct ggml_cgraph * gf);
-/* Call this after the last backward function. */
+/* Marks the end of the backward pass. Call this after the last backward function. */
 void tnn__recompute_end(const struct tnn_gradients * g);
 
 #endif

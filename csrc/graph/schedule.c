@@ -17,8 +17,8 @@
 
 #include "ggml-impl.h"
 
-/* Moves each node k for which after[k] >= 0 to the place after node after[k]. Nodes that move after the same node keep
- * their order. No node may move after a node that moves itself. */
+/* Moves each node k for which after[k] >= 0 to the place after node after[k]. Nodes that move after the same node
+ * keep their order. Node after[k] must not be a node that also moves. */
 static int move_nodes(tnn_session * s, struct ggml_cgraph * graph, const int * after) {
     const int n = graph->n_nodes;
     int * first = malloc((size_t) n * 2 * sizeof(*first)), * const next = first != NULL ? first + n : NULL;
@@ -61,7 +61,7 @@ done:
 
 int tnn__schedule_gradients(tnn_session * s, struct ggml_cgraph * graph) {
     const int n = graph->n_nodes;
-    /* Indexed by slot: the node that computes this tensor. If that node moves: the node after which it moves. */
+    /* Indexed by slot: the node that computes this tensor, or, if that node moves, the node after which it moves. */
     int * place = malloc(graph->visited_hash_set.size * sizeof(*place));
     int * after = malloc((size_t) n * sizeof(*after));
     int rc = TNN_OK;

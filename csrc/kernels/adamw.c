@@ -7,8 +7,8 @@
 #include "ops/operands.h"
 #include "ops/optimizer.h"
 
-/* Computes the operations of ggml's AdamW, in the same order, on the gradient g times factor, for the elements begin to
- * end - 1. The factor keep decays w. hp: the seven values of tnn_opt_step_adamw. */
+/* Updates the elements begin to end - 1 of w, m and v by the operations of ggml's AdamW, in the same order. The
+ * gradient is g times clip. hp: the seven values of tnn_opt_step_adamw. */
 static void update(float * w, float * m, float * v, const float * g, int64_t begin, int64_t end, const float * hp, float clip) {
     const v8f alpha = v8_set1(hp[0]), beta1 = v8_set1(hp[1]), beta2 = v8_set1(hp[2]), eps = v8_set1(hp[3]);
     const v8f keep = v8_set1(1.0f - hp[0] * hp[4]), beta1h = v8_set1(hp[5]), beta2h = v8_set1(hp[6]);

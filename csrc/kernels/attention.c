@@ -211,7 +211,7 @@ static void backward(struct tnn_gradients * g, struct ggml_tensor * node, struct
     tnn__add_gradient(g, node->src[0], &ATTENTION_BACK, tnn__kernel_of(node)->params, args, node->src[2] == NULL ? 3 : 4);
 }
 
-/* Checks that each start is the position of its own token, or the start of the token before it. */
+/* Checks that the start of each token is the position of the token itself, or the start of the token before it. */
 static int check_starts(tnn_session * s, const struct tnn_kernel * k, const struct ggml_tensor * node) {
     const struct tnn_attention * p = k->params;
     const struct ggml_tensor   * t = node->src[2];

@@ -18,7 +18,7 @@
 struct tnn_attention {
     int32_t d_head, n_heads, n_kv;
     float   scale;  /* factor of the scores */
-    int64_t t_seq;  /* tokens of a sequence, or of the cache */
+    int64_t t_seq;  /* number of tokens of a sequence; with a cache, the largest number */
     int64_t window; /* number of keys that a query sees, at most t_seq */
 };
 
@@ -60,14 +60,15 @@ static inline int64_t tnn__first_key(const struct tnn_attention_shape * h, int64
 
 /* A block of queries. The arrays of keys and values start at the first key that the first query sees. */
 struct tnn_attention_block {
-    const float * queries; /* the queries of one head, (rows, qkv_row); with same_token, of several heads, (rows, d) */
+    const float * queries; /* (rows, qkv_row): queries of one head; with same_token, (rows, d): queries of several heads */
     const float * table;   /* the RoPE table, (rows, d), or (1, d) with same_token */
     int64_t       rows;
     int64_t       first;   /* position of the first query */
     bool          same_token; /* the rows are query heads of one token, which read the same key-value head */
     const float * keys, * values; /* (n_keys, key_row), (n_keys, value_row); keys are rotated */
     int64_t       key_row, value_row;
-    struct tnn_stored stored_keys, stored_values; /* if they have data, keys and values are these matrices (n_keys, d) instead */
+    /* if these have data, they are read, as (n_keys, d), instead of keys and values */
+    struct tnn_stored stored_keys, stored_values;
 };
 
 /* Returns the number of keys of a block. */

@@ -10,9 +10,9 @@
 /* The part of the cache that one key-value head of one sequence uses. A row of the cache has the keys of the KV heads, then
  * their values. */
 struct head_cache {
-    char * keys, * values; /* of the first token of the sequence */
+    char * keys, * values; /* those of the first token of the sequence */
     size_t row;            /* bytes of a row of the cache */
-    bool   half;           /* numbers are f16, otherwise f32 */
+    bool   half;           /* the numbers are f16; if false, they are f32 */
 };
 
 /* Rotates the keys of n tokens and writes them and their values to the cache. qkv, table: those of the first token. */
@@ -32,7 +32,7 @@ static void write_tokens(const struct tnn_attention_shape * h, const struct head
     }
 }
 
-/* Describes the keys or values of a f16 cache, (tokens, d), as an operand of a product, from the token at `first` on. */
+/* Returns the keys or values of an f16 cache, from the address `first` on, as the operand (tokens, d) of a product. */
 static struct tnn_stored half_rows(const struct tnn_attention_shape * h, const struct head_cache * c, const char * first, bool transposed) {
     return (struct tnn_stored) {
         .data = first, .type = GGML_TYPE_F16, .row_nbytes = c->row, .row_size = h->d, .block = 1, .block_nbytes = sizeof(ggml_fp16_t),
@@ -128,7 +128,7 @@ static int check_cache(tnn_session * s, const struct tnn_kernel * k, const struc
     const struct ggml_tensor   * first_rows = node->src[4];
     const struct tnn_attention * p = k->params;
     const int64_t sequences = node->src[3]->ne[0], n = node->ne[1] / sequences, rows = node->src[2]->ne[1];
-    int64_t free_row = 0; /* the first row after the sequences before */
+    int64_t free_row = 0; /* the first row that no earlier sequence uses */
     for (int64_t i = 0; i < sequences; i++) {
         const int64_t past  = ((const int32_t *) node->src[3]->data)[i];
         const int64_t first = first_rows != NULL ? ((const int32_t *) first_rows->data)[i] : 0;

@@ -45,7 +45,7 @@ static inline float bf16_fma(float a, float b, float c) {
     c = flush_denormal(c);
     const float r = fmaf(a, b, c);
     if (!(fabsf(r) <= FLT_MIN)) {
-        return r; /* also a NaN */
+        return r; /* r is not denormal; this branch also returns a NaN */
     }
     if (fabsf(r) == FLT_MIN) {
         /* The exact sum may be below FLT_MIN. fmaf then rounded it to the precision of a denormal. With 24 bits, only

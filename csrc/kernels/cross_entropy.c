@@ -17,12 +17,13 @@
 struct rows {
     int64_t first;  /* the row of the targets that belongs to row 0 of the logits */
     int32_t ignore; /* the ignored id */
-    int64_t sequence; /* for gradients with a weight for each sequence: the rows of a sequence. Otherwise 0. */
-    float   z; /* for gradients: the coefficient of the z-loss, the square of log(sum(exp(x))) of each row */
+    int64_t sequence; /* rows of a sequence, if the gradients have a weight for each sequence; otherwise 0 */
+    float   z; /* the coefficient of the z-loss, which only the nodes of gradients use */
 };
 
-/* Computes -log softmax(x)[target] of each row of the logits, and 0 if the target is ignored. The first node creates the
- * losses of all rows, and the later nodes write more of them. Operands: [losses of earlier rows,] logits, targets. */
+/* Computes -log softmax(x)[target] of each row of the logits, and 0 if the target is ignored. The first node creates
+ * the tensor with the losses of all rows, and later nodes write the losses of their rows to it. Operands: [losses of
+ * earlier rows,] logits, targets. */
 static void run_rows(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) scratch;
     const struct rows        * p      = k->params;
@@ -103,8 +104,9 @@ static const float * weights_of(const struct ggml_tensor * pairs) {
 }
 
 /* Computes dlogits = weight ((1 + 2 z lse) softmax(x) - one-hot) with lse = log(sum(exp(x))), and 0 if the target is
- * ignored. The weight is 1 / divisor, or that of the sequence to which the row belongs. Operands: logits, targets, losses of the rows, which were computed from the same
- * logits, [divisor, or the result of PREFERENCE_PAIRS]. */
+ * ignored. z is the coefficient of the z-loss. The weight is 1 / divisor, or the weight of the sequence to which the
+ * row belongs. Operands: logits, targets, losses of the rows, which were computed from the same logits, [divisor, or
+ * the result of PREFERENCE_PAIRS]. */
 static void run_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) scratch;
     const struct rows * p  = k->params;

@@ -18,7 +18,7 @@
 #define ALONG_K   128 /* elements along k in a panel, unless a block of B has more */
 #define MOST_K    256 /* the largest number of elements in a block of a type of ggml */
 
-/* Adds n products along k to the sums of the columns in `vectors` vectors, a constant at every call. */
+/* Adds n products along k to the sums of the columns of the first `vectors` vectors. Each call passes a constant for `vectors`. */
 static inline __attribute__((always_inline)) void add_to(const float * a, const float * panel, int64_t n, float * sums, const int vectors) {
     vec sum[VECTORS];
     for (int v = 0; v < vectors; v++) {
@@ -92,8 +92,9 @@ static void run_few_rows(const struct tnn_gemm * g, void * scratch) {
             }
         }
         int64_t nbytes; /* bytes of a column */
-        /* The next columns are prefetched in the order of their addresses. Before an incomplete block, and in the last block, these
-         * columns are prefetched again, so that no address is beyond the end of B. */
+        /* During the computation of a block of columns, the next block is prefetched, in the order of its addresses.
+         * If the next block is incomplete or does not exist, the same block is prefetched again, so that no address
+         * is beyond the end of B. */
         const char * const ahead = column_at(g, j + 2 * width <= g->n ? j + width : j, &nbytes);
         for (int64_t p = 0; p < g->k; p += most) {
             const int64_t n = tnn__min(most, g->k - p);

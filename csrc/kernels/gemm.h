@@ -69,7 +69,7 @@ extern const struct tnn_gemm_kernel tnn__gemm_avx512, tnn__gemm_bf16_avx512, tnn
 extern const struct tnn_gemm_kernel tnn__gemm_neon, tnn__gemm_bf16_neon;
 #endif
 
-#define TNN_FEW_ROWS 16 /* with more rows, packing B into panels is faster */
+#define TNN_FEW_ROWS 16 /* with up to this number of rows, B is not packed; with more rows, packing B into panels is faster */
 
 /* Limits of all kernels: KC elements along k, NC columns of B and MC rows of A are packed at once; a tile has at most
  * ROWS x COLUMNS elements. */
@@ -88,12 +88,12 @@ extern const struct tnn_gemm_kernel tnn__gemm_neon, tnn__gemm_bf16_neon;
 /* Largest number of elements in the buffer for nodes of a tree over windows. */
 #define TNN_GEMM_NODES (INT64_C(1) << 21)
 
-/* Bytes of scratch that tnn__gemm needs, 64-byte aligned. */
+/* Returns the bytes of scratch memory that tnn__gemm needs. The memory must be aligned to 64 bytes. */
 static inline size_t tnn__gemm_scratch(void) {
     return sizeof(float) * (TNN_GEMM_KC * TNN_GEMM_NC + TNN_GEMM_MC * (TNN_GEMM_KC + TNN_GEMM_PAD) + TNN_GEMM_TILE
                             + TNN_GEMM_STAGE);
 }
-/* Bytes of scratch that tnn__gemm needs for an m x n product with this number of windows. */
+/* Returns the bytes of scratch memory that tnn__gemm needs for an m x n product with this number of windows. */
 size_t tnn__gemm_windows_scratch(int64_t m, int64_t n, int64_t windows);
 
 /* Computes the product in one thread. scratch belongs to this thread. */

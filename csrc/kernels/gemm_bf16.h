@@ -14,7 +14,7 @@ typedef uint32_t vecu __attribute__((vector_size(4 * LANES)));
 
 /* Rounds as v8_bf16_round does. */
 static inline vecu round_vec(vec x) {
-#if LANES == 16 /* gcc generates more instructions from vectors of sixteen that are compared */
+#if LANES == 16 /* if vectors of sixteen are compared, gcc generates more instructions */
     const __m512i u    = (__m512i) x;
     const __m512i half = _mm512_add_epi32(_mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1)), _mm512_set1_epi32(0x7fff));
     const __mmask16 nan = _mm512_cmp_ps_mask((__m512) x, (__m512) x, _CMP_UNORD_Q);
@@ -31,8 +31,8 @@ static inline int64_t steps_of(int64_t kc) {
     return PAIRS ? (kc + 1) / 2 : (kc + 1) / 2 * 2;
 }
 
-/* Writes the elements 2q and 2q + 1 along k of one column, or of one row of A, where each step is `step` elements after
- * the one before. The values are rounded. */
+/* Writes the elements 2q and 2q + 1 along k, which are already rounded, of one column of B or of one row of A.
+ * Consecutive steps are `step` elements apart. */
 static inline void put_pair(float * out, int64_t step, int64_t q, float even, float odd) {
     if (PAIRS) {
         uint32_t low, high;

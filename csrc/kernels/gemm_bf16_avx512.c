@@ -7,7 +7,7 @@
 #define vec_fma(a, b, c) ((v16f) _mm512_fmadd_ps((__m512) (a), (__m512) (b), (__m512) (c)))
 #define BF16
 #define PAIRS     0
-#define FLUSHES /* f32 operations flush denormals in the mode of a chain */
+#define FLUSHES /* during a chain, f32 operations flush denormals (CHAIN_BEGIN) */
 
 #include "kernels/gemm_blocks.h"
 

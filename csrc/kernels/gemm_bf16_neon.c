@@ -6,7 +6,7 @@
 
 #define BF16
 #define PAIRS     0
-#define FLUSHES /* f32 operations flush denormals in the mode of a chain */
+#define FLUSHES /* during a chain, f32 operations flush denormals (CHAIN_BEGIN) */
 
 #include "kernels/gemm_blocks.h"
 

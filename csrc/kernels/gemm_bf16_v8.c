@@ -14,7 +14,7 @@
 #define PAIRS     0
 
 #if defined(__AVX2__) && defined(__FMA__)
-#define FLUSHES /* f32 operations flush denormals in the mode of a chain */
+#define FLUSHES /* during a chain, f32 operations flush denormals (CHAIN_BEGIN) */
 #define vec_fma   v8_fma
 #else
 static inline v8f vec_fma(v8f a, v8f b, v8f c) {

@@ -48,7 +48,7 @@ static void copy_tile(const struct window_tile * t, struct tile_rows from, struc
     }
 }
 
-/* Adds a window to the tree of a tile. sum: the window, MR x NR elements. */
+/* Adds a window to the tree of a tile. sum: the sum of the window, MR x NR elements. */
 static void end_window(const struct window_tile * t, const struct tnn_window_end * e, float * sum) {
     const struct tile_rows c = { t->g->c + t->at, t->g->c_row };
     for (int i = 0; i < e->n_add; i++) {
@@ -73,7 +73,7 @@ static void end_window(const struct window_tile * t, const struct tnn_window_end
 struct window_part {
     int64_t window, windows;
     int64_t p0, kc;
-    bool    first, last; /* the part begins, or ends, a window */
+    bool    first, last; /* whether the part contains the beginning, and the end, of a window */
 };
 
 /* Returns the smallest multiple of K_UNIT that is at least kc. */
@@ -94,8 +94,9 @@ static struct window_part part_at(const struct tnn_gemm * g, int64_t t_len, int6
     return (struct window_part) { .window = window, .windows = 1, .p0 = p0, .kc = kc, .first = at == 0, .last = at + kc == t_len };
 }
 
-/* Decides whether the micro-kernel can do the work of end_window while it computes the tile. If so, sets nodes to the *n
- * tiles that it must add, and returns the place of the result. Otherwise, returns a place with p = NULL. */
+/* Decides whether the micro-kernel can do the work of end_window while it computes the tile. If so, sets nodes to
+ * the *n tiles that the micro-kernel must add, and returns the place of the result. Otherwise, returns a place with
+ * p = NULL. */
 static struct tile_rows written_at_once(const struct window_tile * t, const struct tnn_window_end * e, struct tile_rows * nodes, int * n) {
     const bool whole = t->width % LANES == 0; /* the micro-kernel reads and writes C and stored nodes in whole vectors */
     *n = 0;

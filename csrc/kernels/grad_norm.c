@@ -1,5 +1,5 @@
 /* kernels/grad_norm.c - computes the norm of all gradients together, and the factor by which they are clipped. The
- * squares of a slice of a gradient can be computed alone. */
+ * sums of the squares of a slice of a gradient can also be computed separately. */
 #include "kernels/grad_norm.h"
 
 #include "kernels/kernel.h"

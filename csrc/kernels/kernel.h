@@ -58,9 +58,10 @@ struct tnn_kernel_type {
 
     bool makes_ids;      /* the i32 result holds places of elements in the rows of operand 0 */
     bool optimizer_step; /* an optimizer step: the operands in writes are a parameter and its moments */
-    bool for_optimizer;  /* only the optimizer waits for its result */
+    bool for_optimizer;  /* only the optimizer waits for the result */
     bool over_windows;   /* a sum over rows, in the order of kernels/window_sums.h */
-    bool at_once;        /* a gradient that is computed as soon as its operands are, if possible before the backward pass */
+    /* a gradient that is computed as soon as its operands are computed, if possible before the backward pass */
+    bool at_once;
 
     size_t params_size; /* bytes of k->params, the parameters from the session call */
     size_t state_size;  /* bytes of k->state, values that run keeps for other nodes */
@@ -101,8 +102,8 @@ static inline bool tnn__is_kernel(const struct ggml_tensor * node, const struct 
     return k != NULL && k->type == type;
 }
 
-/* Returns operand i of a kernel that sums in place. If the kernel adds to the result of an earlier node, this result is
- * its first source, and i does not count it. */
+/* Returns operand i of a kernel that sums in place. If the kernel adds to the result of an earlier node, src[0] is
+ * this result, and the operands begin at src[1]. */
 static inline const struct ggml_tensor * tnn__operand(const struct tnn_kernel * k, const struct ggml_tensor * node, int i) {
     return node->src[i + (k->continues ? 1 : 0)];
 }

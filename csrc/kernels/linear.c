@@ -137,13 +137,13 @@ static size_t scratch_of_bias(const void * params) {
     return tnn__sums_scratch(p->n, p->windows);
 }
 
-/* Here k is the length of a row of x, or of dy. */
+/* Each element of the result is a sum over a row of x, or of dy. */
 static int64_t cost_of_rows(const struct tnn_kernel * k, const struct ggml_tensor * node) {
     (void) k;
     return ggml_nelements(node) * node->src[0]->ne[0];
 }
 
-/* Here k is the number of rows. */
+/* Each element of the result is a sum over all rows. */
 static int64_t cost_of_columns(const struct tnn_kernel * k, const struct ggml_tensor * node) {
     return ggml_nelements(node) * tnn__operand(k, node, 0)->ne[1];
 }
@@ -302,7 +302,7 @@ static void backward_of_add_product(struct tnn_gradients * g, struct ggml_tensor
     }
 }
 
-/* Here k is the length of a row of x. */
+/* Each element of the product is a sum over a row of x. */
 static int64_t cost_of_add_product(const struct tnn_kernel * k, const struct ggml_tensor * node) {
     (void) k;
     return ggml_nelements(node->src[2]) * node->ne[1];

@@ -97,7 +97,7 @@ static void run_unit(const struct tnn_kernel * k, struct ggml_tensor * dst, int 
         sum += state->partial[part];
     }
     const double  length = sqrt(sum);
-    /* Divided in f64, because 1 / length would not be finite in f32 for a very short u. */
+    /* The division is in f64, because 1 / length would not be finite in f32 for a very short u. */
     const float * u = tnn__data(dst->src[0]);
     float       * z = dst->data;
     int64_t begin, end;

@@ -1,8 +1,8 @@
 /* kernels/preference.c - the losses of preference pairs (DPO and related losses), from the losses of the rows.
  *
- * The sequences of a batch come in pairs: an even one that is preferred (chosen), and an odd one that is not (rejected).
- * The change of a sequence is its log-probability minus its log-probability in the reference model. The margin of a pair
- * is the change of its chosen sequence minus the change of its rejected sequence.
+ * The sequences of a batch come in pairs. The first sequence of a pair is preferred (chosen), and the second is not
+ * (rejected). The change of a sequence is its log-probability minus its log-probability in the reference model. The
+ * margin of a pair is the change of its chosen sequence minus the change of its rejected sequence.
  *
  * PREFERENCE_PAIRS computes the loss of each pair, and for each sequence the derivative of the mean loss with respect to
  * the sum of the row losses of the sequence. The gradient of the cross entropy of each row is multiplied by this
@@ -39,8 +39,8 @@ static struct sequence add_rows(const float * losses, const int32_t * targets, i
     return sum;
 }
 
-/* Returns x as the sum of two f32 numbers, which is how a caller passes the log-probability of the reference. So the
- * margin of a model that equals its reference is exactly 0. */
+/* Rounds x to the sum of two f32 numbers, which is how a caller passes the log-probability in the reference model.
+ * So if a model equals its reference model, the margin is exactly 0. */
 static double in_two_parts(double x) {
     const float high = (float) x;
     return (double) high + (double) (float) (x - (double) high);

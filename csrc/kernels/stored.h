@@ -17,7 +17,7 @@ struct tnn_stored {
     int64_t      row_size;            /* elements of a row */
     int64_t      block, block_nbytes; /* elements and bytes that are converted together */
     void (*to_float)(const void * from, float * to, int64_t n);
-    bool         transposed; /* B is the transpose of the matrix: rows run along k */
+    bool         transposed; /* B is the transpose of the matrix, so the rows of the matrix run along k */
     int64_t      first;      /* column 0 of B is this row (if transposed) or this column of the matrix */
     int64_t      head;       /* rows of a head, if the rows of each head are stored in interleaved order; otherwise 0 */
 };

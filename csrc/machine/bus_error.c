@@ -42,7 +42,8 @@ static bool replace(uintptr_t address) {
         }
     }
     return last != 0
-        && mmap((void *) page, last - page, PROT_READ, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED; /* a system call */
+        /* mmap is a system call, so it is async-signal-safe */
+        && mmap((void *) page, last - page, PROT_READ, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED;
 }
 
 static void end_process(int signal_number, bool fault) {

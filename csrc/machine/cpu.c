@@ -44,8 +44,8 @@ const char * tnn_cpu_missing(void) {
 #endif
 
 #if defined(__x86_64__)
-/* The instructions that kernels/gemm_avx512.c is compiled for. The compiler's runtime checks the CPU with CPUID, and
- * with XGETBV whether the system saves the registers. */
+/* Returns whether the CPU has the instructions for which kernels/gemm_avx512.c is compiled. The compiler's runtime
+ * reads CPUID, and checks with XGETBV that the system saves the registers. */
 bool tnn__cpu_has_avx512(void) {
     __builtin_cpu_init();
     const bool f = __builtin_cpu_supports("avx512f"), vl = __builtin_cpu_supports("avx512vl");

@@ -173,7 +173,7 @@ static bool place_all(struct plan * p) {
     for (int i = 0, first = 0; i < p->graph->n_nodes; i++) {
         place_node(p, p->graph->nodes[i], i);
         bool ok = true;
-        for (; end_of(p, i) == i && first <= i; first++) { /* frees those tensors that no later node uses */
+        for (; end_of(p, i) == i && first <= i; first++) { /* frees the places of the tensors that no later node uses */
             const struct ggml_tensor * used = p->graph->nodes[first];
             ok = release(p, used, i) && ok;
             for (int j = 0; j < GGML_MAX_SRC && used->src[j] != NULL; j++) {

@@ -20,7 +20,7 @@ struct tnn_reserve {
     struct tnn_reserve_block {
         void * block;
         size_t size;
-        bool   lent; /* ggml uses the block. If ggml frees it before the reserve is closed, it can be lent again. */
+        bool   lent; /* ggml uses the block. A block that ggml frees before the reserve is closed can be lent again. */
     } blocks[TNN_RESERVE_BLOCKS];
     int                  n;
     struct tnn_threads * threads;

@@ -47,7 +47,7 @@ tnn_tensor tnn_permute(tnn_session * s, tnn_tensor a, int32_t axis0, int32_t axi
     return tnn__appended(s, 2, ggml_permute(s->ctx_c, same, axis0, axis1, axis2, axis3));
 }
 
-#define MAX_SET_OFFSET (INT64_C(1) << 30) /* ggml_set keeps offset and strides in 31 bits and refuses larger offsets */
+#define MAX_SET_OFFSET (INT64_C(1) << 30) /* ggml_set aborts at an offset of 2^30 bytes or more */
 
 tnn_tensor tnn_set_2d(tnn_session * s, tnn_tensor a, tnn_tensor b, int64_t nb1, int64_t offset) {
     const int64_t size = (int64_t) sizeof(float);

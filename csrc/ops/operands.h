@@ -9,7 +9,7 @@
 #include "graph/handles.h"
 #include "session.h"
 
-/* Counts n appended nodes, and returns the handle of the last one, result. */
+/* Counts n appended nodes, and returns the handle of the last of them, `result`. */
 tnn_tensor tnn__appended(tnn_session * s, int n, struct ggml_tensor * result);
 
 bool tnn__want_type(tnn_session * s, const char * arg, const struct ggml_tensor * t, enum ggml_type type);

@@ -57,7 +57,7 @@ static tnn_tensor concat_checked(tnn_session * s, const tnn_tensor * parts, stru
         return 0;
     }
     const int64_t rest = ggml_nelements(first) / first->ne[dim];
-    if (length > (INT64_C(1) << 28) / rest) { /* ggml's SET stores strides and the offset in 30 bits */
+    if (length > (INT64_C(1) << 28) / rest) { /* an offset of ggml's SET must be below 2^30 bytes */
         tnn__fail(s, TNN_E_VALUE, "the result would have %lld elements, but ggml's SET supports at most 2^28", (long long) (length * rest));
         return 0;
     }

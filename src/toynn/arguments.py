@@ -27,7 +27,8 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 _BOOLS = (bool, np.bool_)
 _HEX_DIGITS = frozenset("0123456789abcdef")
-_NOT_REAL = (*_BOOLS, str, bytes, bytearray, complex, np.complexfloating)  # float() accepts some of these types
+# refused types, although float() accepts some of them
+_NOT_REAL = (*_BOOLS, str, bytes, bytearray, complex, np.complexfloating)
 _NAME = type.__dict__["__name__"]  # reads the name of a type correctly even if its metaclass defines __name__
 
 
@@ -164,7 +165,7 @@ def text(name: str, value: object) -> str:
     """Return the value as a plain str, even if it is an object of a subclass of str."""
     if not isinstance(value, str):
         raise TinyNNTypeError(f"{name} must be a str, got {shown(value)}")
-    return str.__str__(value)  # str's own method, even if a subclass overrides it
+    return str.__str__(value)  # calls str's own method, even if a subclass overrides it
 
 
 def label(name: str, value: object) -> bytes:

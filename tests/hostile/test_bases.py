@@ -87,7 +87,7 @@ def run_while_changing(files: Path, folder: Path, name: str, change: str) -> sub
     base, run = folder / "base.gguf", folder / "run"
     shutil.copy(files / "base.gguf", base)
     shutil.copytree(files / "run", run)
-    # The run names the base in `files`, so that its new place has to be given.
+    # The run names the base by its old path in `files`, so the new path must be given.
     places = {"BASE": base, "RUN": run, "TEXT": files / "data.txt", "DATA": files / "data", "OUT": folder / "m.gguf",
               "NEW": folder / "new"}  # fmt: skip
     words = [str(places.get(word, word)) for word in arguments]

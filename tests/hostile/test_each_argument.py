@@ -98,7 +98,8 @@ def test_a_call_with_a_replaced_argument_succeeds_or_raises_an_error_that_names_
     with desk.s as s:
         call = {**CALLS, **OTHERS}[name]
         messages = refusals(desk, name, call, desk.strange())
-        of_tensor = not takes_session(call(desk)[0])  # such a call accepts a tensor of another session
+        # in Python these calls take no session, so they accept a tensor of another session
+        of_tensor = not takes_session(call(desk)[0])
         assert len(messages) >= (4 if of_tensor else 5)
         assert nn.tnn_tensor_ne0(nn.tnn_scale(s, desk.m, 2.0)) == 4
 

@@ -196,7 +196,7 @@ assert time.monotonic() - start < 2
     assert output.splitlines() == ["[] True True"]
 
 
-def test_a_stop_token_is_checked_whatever_holds_it() -> None:
+def test_a_stop_token_is_checked_in_every_kind_of_collection() -> None:
     with realized(SmolLM2Config(11, 8, 2, 1, 12, 1, 8, 1e4, 1e-5)) as engine:
         decoder = LlamaDecoder(engine.cfg, weights_of(engine), n_threads=1)
     with decoder:

@@ -45,7 +45,7 @@ def template(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.mark.parametrize("name", CONVERSATIONS)
-def test_a_text_is_that_of_transformers(template: ChatTemplate, name: str) -> None:
+def test_a_rendered_text_equals_that_of_transformers(template: ChatTemplate, name: str) -> None:
     if name == "thinking" and not NORMALISES:
         pytest.skip("this release of transformers does not know the names of the reasoning")
     for prompt in (False, True):

@@ -323,7 +323,7 @@ def test_scaling_that_llama_cpp_lacks_is_refused_in_gguf_files_but_exported_to_a
 
 
 @each_architecture
-def test_toy_has_only_llama(architecture: str, tmp_path: Path) -> None:
+def test_only_llama_models_are_exported_for_toy(architecture: str, tmp_path: Path) -> None:
     with pytest.raises(TinyNNValueError, match=f"architecture '{architecture}' cannot be exported for toy"):
         export_toy(make(architecture), tmp_path / "m.gguf")
 

@@ -80,7 +80,9 @@ def test_scaling_applies_to_the_global_layers_of_gemma3_only(kind: str) -> None:
         ({"global_interval": 1}, "global_interval = 1 cannot be exported .* no local layers; export a Hugging F"),
     ],
 )
-def test_what_llama_cpp_lacks_is_refused_in_gguf_files(changes: dict[str, Any], mentions: str, tmp_path: Path) -> None:
+def test_settings_that_llama_cpp_lacks_are_refused_in_gguf_files(
+    changes: dict[str, Any], mentions: str, tmp_path: Path
+) -> None:
     with pytest.raises(TinyNNValueError, match=mentions):
         export_gguf(make("gemma3", **changes), tmp_path / "m.gguf")
     assert list(tmp_path.iterdir()) == []

@@ -452,7 +452,7 @@ def test_a_zero_bias_of_the_output_projection_is_ignored(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", ["token_embd.weight", "output_norm.weight", "blk.0.ffn_down.weight"])
 def test_a_missing_tensor_is_named(name: str, tmp_path: Path) -> None:
-    # with one more tensor, the file still has enough tensors for one layer
+    # With this added tensor, the file still has the number of tensors that one layer needs.
     extra = ("output.weight", [4, 6], 0, None, b"\0" * 96)
     with pytest.raises(TinyNNValueError, match=f"the tensor '{name}' is missing"):
         read(tmp_path / "m.gguf", tiny().without_tensor(name).with_tensor(*extra).build())

@@ -69,7 +69,7 @@ def test_the_tokens_are_those_of_llama_cpp(file: Path, model: TextModel) -> None
             assert model.encode(text, special_tokens=True) == theirs.tokenize(text), text
 
 
-def test_it_answers_a_question(model: TextModel) -> None:
+def test_the_model_answers_a_question(model: TextModel) -> None:
     answer = model.generate(CHAT, max_tokens=30, temperature=0)
     assert answer == "The capital of France is Paris."
 
@@ -137,7 +137,8 @@ def test_adapters_are_trained_on_the_mapped_file(file: Path) -> None:
         losses = [
             recipe.step(ids, range(4), m_labels, AdamW.for_lora(lr=0.01).hp_for_step(i), i == 0) for i in range(4)
         ]
-        assert nn.tnn_session_weights_nbytes(recipe.lora_cache.sess) < 40e6  # adapters and moments; the file has 92 MB
+        # this buffer has only adapters and moments; the mapped weights have 92 MB
+        assert nn.tnn_session_weights_nbytes(recipe.lora_cache.sess) < 40e6
     assert losses[3] < losses[2] < losses[0]
     assert file.read_bytes() == before
 

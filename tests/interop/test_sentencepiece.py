@@ -214,7 +214,7 @@ def torn_apart() -> list[list[str]]:
         (lambda: with_model(merges=torn_apart()), "equal scores are supported only for runs"),
     ],
 )  # fmt: skip
-def test_what_llama_cpp_would_tokenize_differently_is_refused(content: Any, mentions: str | None) -> None:
+def test_a_tokenizer_that_llama_cpp_would_apply_differently_is_refused(content: Any, mentions: str | None) -> None:
     if mentions is None:
         assert read_sentencepiece(content(), 700).tokens
         return

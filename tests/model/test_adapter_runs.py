@@ -235,7 +235,7 @@ def test_wrong_settings_are_named(
     assert not (tmp_path / "out").exists()
 
 
-def test_what_does_not_fit_together_is_refused(bases: Path, run: Path, tmp_path: Path) -> None:
+def test_arguments_that_do_not_fit_together_are_refused(bases: Path, run: Path, tmp_path: Path) -> None:
     data, base = bases / "data", bases / "base.gguf"
     for arguments, message in (
         ({"rank": 2}, "adapter.rank = 2 needs a base"),

@@ -112,7 +112,8 @@ def test_a_reply_does_not_contain_the_white_space_with_which_the_template_begins
     replies = ((question, reply("", question)) for question in map(str, range(100)))
     question, whole = next((question, one) for question, one in replies if one.startswith(" "))
     assert reply(" ", question) == whole[1:]
-    for gap in ("\n", "  \n", " <think> "):  # the model does not begin its reply as the template does
+    # the model does not begin its reply with this gap, so the reply stays unchanged
+    for gap in ("\n", "  \n", " <think> "):
         assert reply(gap, question) == whole
 
 

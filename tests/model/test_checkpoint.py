@@ -161,7 +161,7 @@ def test_paths_without_a_run_or_checkpoint_are_refused(tmp_path: Path) -> None:
         write_checkpoint(tmp_path / "file", random_model())
 
 
-def test_a_run_that_another_process_is_creating_is_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_another_process_is_creating_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other process creates `checkpoints` just before or after a system call of this process."""
     made: list[Path] = []
 

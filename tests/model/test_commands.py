@@ -194,7 +194,8 @@ def test_the_shown_configuration_can_be_used(data: Path, tmp_path: Path) -> None
     assert done.stderr == ""
     assert json.loads(done.stdout)["step"] == 3
     own = tmp_path / "run" / "run.toml"
-    used = dataclasses.replace(read_config(path), data=DataArgs(document_attention=False))  # found from the data
+    # the run sets document_attention, because the data decides it
+    used = dataclasses.replace(read_config(path), data=DataArgs(document_attention=False))
     assert read_config(own) == used
     # the state of a run that was killed while it was resumed
     own.write_text(own.read_text().replace("steps = 3", "steps = 9"))

@@ -308,7 +308,7 @@ def test_a_run_whose_steps_an_older_version_added_up_is_resumed_with_a_note(
     assert content["training"].pop("order_of_sums", 1) == (2 if noted else 1)
     meta.write_text(json.dumps(content), encoding="utf-8")
     notes = []
-    for steps in (3, 4):  # the checkpoint of step 3 has the new order
+    for steps in (3, 4):  # the run that ends at step 3 records the new order in its checkpoint
         toynn.train(data, run, resume=True, steps=steps, progress=False)
         notes.append([note for note in started(run)["notes"] if "up the gradients of a step in another order" in note])
     assert [len(found) for found in notes] == [int(noted), 0]

@@ -179,7 +179,7 @@ def test_uploaded_inputs_stay_from_step_to_step(recipe: FromScratch) -> None:
 # ---- lifetime ----
 
 
-def test_attributes_before_and_after_realize(recipe: FromScratch) -> None:
+def test_attributes_have_values_only_after_realize(recipe: FromScratch) -> None:
     assert (recipe.fs_t_loss, recipe.fs_t_labels, recipe.fs_t_hp, recipe.fs_step_index) == (None, None, None, 0)
     variant = VARIANTS["tied"]
     assert recipe.realize(variant.cfg, options(variant)) is None  # type: ignore[func-returns-value]

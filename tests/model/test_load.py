@@ -50,7 +50,7 @@ def test_the_best_checkpoint_of_a_run_can_be_loaded(data: Path, tmp_path: Path) 
         toynn.load(tmp_path / "m.gguf", which="best")
 
 
-def test_generate_is_the_text_of_stream_and_the_settings_matter(run: Path) -> None:
+def test_generate_returns_the_text_of_stream_and_the_settings_have_an_effect(run: Path) -> None:
     with toynn.load(run, n_threads=1) as model:
         text = model.generate("The cat", max_tokens=20, seed=1)
         assert "".join(model.stream("The cat", max_tokens=20, seed=1)) == text

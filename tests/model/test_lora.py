@@ -119,7 +119,9 @@ def scalar_start(seed: int, scale: float, n: int) -> list[float]:
 
 
 @pytest.mark.parametrize(("seed", "scale"), [(42, 0.01), (0, 1.0), (-3, 0.5), (2**40 + 5, 0.25)])
-def test_a_starts_as_one_stream_and_b_as_zero(recipe: LoRA, seed: int, scale: float) -> None:
+def test_the_matrices_a_start_with_one_random_stream_and_the_matrices_b_with_zeros(
+    recipe: LoRA, seed: int, scale: float
+) -> None:
     variant = BASES["gqa, head_dim of its own"]
     model, _ = base_of(variant)
     recipe.realize(model, model.shape, 3, options(variant, seed=seed, init_scale=scale))
@@ -186,7 +188,7 @@ def test_adapters_are_stepped_layer_by_layer_and_head_by_head_first_a_then_b(rec
 # ---- attributes and states ----
 
 
-def test_attributes_before_and_after_realize(recipe: LoRA) -> None:
+def test_attributes_have_values_only_after_realize(recipe: LoRA) -> None:
     assert (recipe.lora_t_loss, recipe.lora_t_labels, recipe.lora_t_hp, recipe.lora_step_index) == (None, None, None, 0)
     variant = BASES["tied"]
     model, _ = base_of(variant)
@@ -256,7 +258,7 @@ def test_options_that_a_base_does_not_have_are_refused(recipe: LoRA, changes: di
         recipe.realize(model, variant.cfg, RANK, options(variant, **changes))
 
 
-def test_something_that_is_no_base_is_refused(recipe: LoRA) -> None:
+def test_a_value_that_is_not_a_base_is_refused(recipe: LoRA) -> None:
     variant = BASES["tied"]
     with pytest.raises(TinyNNTypeError, match=r"gguf must be .*, got dict"):
         recipe.realize({}, variant.cfg, RANK, options(variant))

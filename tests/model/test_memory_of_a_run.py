@@ -123,7 +123,7 @@ def test_tensors_on_disk_are_read_from_the_open_file_also_after_it_was_removed(t
     tensors = {name: draw.standard_normal(shape).astype(np.float32) for name, shape in {"b": (3, 5), "a": (7,)}.items()}
     save_file(tensors, tmp_path / "f", {"format": "pt"})
     with (tmp_path / "f").open("rb") as file:
-        file.read(5)  # the position of the file has no effect
+        file.read(5)  # the readers must not depend on the position in the file
         found = {"disk": tensors_on_disk(tmp_path / "f", file), "memory": tensors_in_memory(tmp_path / "f", file)}
     (tmp_path / "f").unlink()
     for read in found.values():

@@ -125,7 +125,7 @@ def test_a_data_folder_gives_its_tokenizer_to_prepare(data: Path, tmp_path: Path
         toynn.prepare(tmp_path / "t.txt", tmp_path / "x", tokenizer=tmp_path / "nowhere", progress=False)
 
 
-def test_deeply_nested_json_is_refused_in_plain_words(tmp_path: Path) -> None:
+def test_deeply_nested_json_is_refused_with_a_clear_message(tmp_path: Path) -> None:
     (tmp_path / "meta.json").write_text("[" * 100_000)
     with pytest.raises(
         FileFormatError, match=r"meta\.json cannot be read: its lists and objects are nested too deeply"

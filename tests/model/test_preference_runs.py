@@ -300,7 +300,7 @@ def test_each_evaluation_has_the_loss_of_the_pairs_of_each_source(folder: Path, 
     for number, loss in enumerate(last["source_losses"]):
         own = pair_losses[source == number]
         assert loss == (pytest.approx(own.mean(), rel=1e-5) if own.size else None)
-    # 48 pairs are more than an epoch
+    # the 48 pairs of the loop below are more than an epoch
     pairs, order = PairBatcher(data.train, 32, of_pairs().train.seed), np.zeros(3, dtype=np.int64)
     of_sources = data.meta.splits["train"].source_tokens
     assert of_sources is not None
@@ -408,7 +408,7 @@ def shown(data: DataFolder) -> list[tuple[str, str]]:
     return found
 
 
-def test_the_forms_of_a_pair(folder: Path, tmp_path: Path) -> None:
+def test_a_pair_is_read_in_each_of_its_forms(folder: Path, tmp_path: Path) -> None:
     end = "<|endoftext|>"
     data = prepared(folder, tmp_path, [
         {"prompt": "say 1. ", "chosen": "the cat", "rejected": "no"},

@@ -58,7 +58,7 @@ def test_the_shape_has_the_names_of_the_reference(engine: LlamaSeqEngine, layout
     assert isinstance(engine.seq_arch, LlamaArch)
 
 
-def test_the_weights_and_activations_of_the_per_head_layout(engine: LlamaSeqEngine) -> None:
+def test_the_per_head_layout_has_the_weights_and_activations_of_the_reference(engine: LlamaSeqEngine) -> None:
     realize(engine, ALL.cfg, layout="per_head", **ALL.options)
     assert engine.t_seq_token_embed.name == "token_embd.weight"
     assert (engine.t_seq_w_proj or engine.t_seq_token_embed).name == "lens.proj.weight"
@@ -83,7 +83,7 @@ def test_the_weights_and_activations_of_the_per_head_layout(engine: LlamaSeqEngi
                 assert names == [f"blk.{i}.attn_{key}.head_{head}.{end}" for head in range(n)]
 
 
-def test_what_a_model_or_a_layout_does_not_have_is_none_or_empty(engine: LlamaSeqEngine) -> None:
+def test_tensors_that_a_model_or_a_layout_lacks_are_none_or_empty(engine: LlamaSeqEngine) -> None:
     realize(engine, SmolLM2Config.tiny(), layout="fused", t_seq=4)
     assert engine.t_seq_w_proj is engine.t_seq_output is engine.t_seq_rope_freq_factors is None
     blk = engine.seq_blocks_ffi[1]

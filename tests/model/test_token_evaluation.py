@@ -167,7 +167,7 @@ def test_the_log_probabilities_of_next_tokens_agree_with_the_oracle(tmp_path: Pa
                 opened.next_tokens(prompt, k)
 
 
-def test_equal_logits_stand_in_the_order_of_ids_and_large_ones_do_not_overflow() -> None:
+def test_equal_logits_keep_the_order_of_their_ids_and_large_logits_do_not_overflow() -> None:
     found = top_log_probs([7.0, 7.0, 7.0], 2)
     assert [token for token, _ in found] == [0, 1]
     np.testing.assert_allclose([log_prob for _, log_prob in found], -np.log(3), rtol=1e-15)

@@ -364,7 +364,7 @@ def test_the_shape_may_be_repeated_when_resuming_and_is_written_to_run_toml(data
     repeated = dataclasses.replace(MODEL, init_scale=None)
     train(
         TrainArgs(data, tmp_path / "third", config(4, model=repeated), resume=True)
-    )  # a derived head_dim must be accepted as equal
+    )  # run.toml contains head_dim = 8, which is also the value that is derived here
     train(TrainArgs(data, tmp_path / "fourth", own, init=tmp_path / "first"))
     assert final_bytes(tmp_path / "fourth") == final_bytes(tmp_path / "second")
 

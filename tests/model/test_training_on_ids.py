@@ -57,7 +57,7 @@ def test_a_run_on_ids_is_resumed_with_the_same_bytes_and_other_ids_are_refused(i
     write_token_file(other, [1, 2, 3] * 100, 40)
     with pytest.raises(TinyNNValueError, match="differ from those that"):
         train(other, tmp_path / "parts", resume=True, progress=False)
-    prepare_ids(ids, tmp_path / "data")  # the original ids
+    prepare_ids(ids, tmp_path / "data")  # writes the original ids again
     train(tmp_path / "data", tmp_path / "parts", resume=True, progress=False)
     whole, parts = (load_checkpoint(tmp_path / name).model.weights for name in ("whole", "parts"))
     assert all(values.tobytes() == parts[name].tobytes() for name, values in whole.items())

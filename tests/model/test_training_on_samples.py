@@ -72,7 +72,7 @@ def test_a_run_gets_the_chat_template_of_its_data(run: Path) -> None:
     assert "<|im_start|>" in load_checkpoint(run).model.foreign.chat_template
 
 
-def test_a_run_is_not_resumed_with_other_marks(chats: Path, run: Path, tmp_path: Path) -> None:
+def test_a_run_is_not_resumed_if_other_tokens_count(chats: Path, run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
     source = chats.parent / "chats.jsonl"

@@ -77,7 +77,7 @@ def test_the_first_rows_of_the_donor_become_the_frozen_embedding(recipe: WarmSta
     assert not np.array_equal(recipe.ws_cache.download_weight("lens.proj.weight"), lens)
 
 
-def test_without_a_donor_it_trains_as_from_scratch(recipe: WarmStart) -> None:
+def test_without_a_donor_the_recipe_trains_as_from_scratch(recipe: WarmStart) -> None:
     recipe.realize_scratch(LENS.cfg, options())
     recipe.build()
     with FromScratch() as scratch:
@@ -114,7 +114,7 @@ def test_gradients_and_three_steps_agree_with_the_float64_oracle(tmp_path: Path)
         np.testing.assert_allclose(losses, want.losses, rtol=5e-6)
 
 
-def test_attributes_and_the_order_of_the_calls(recipe: WarmStart, tmp_path: Path) -> None:
+def test_attributes_are_none_before_build_and_calls_have_an_order(recipe: WarmStart, tmp_path: Path) -> None:
     assert (recipe.ws_t_loss, recipe.ws_t_labels, recipe.ws_t_hp, recipe.ws_step_index) == (None, None, None, 0)
     with pytest.raises(SessionError, match=r"call realize_scratch\(cfg, opts\)"):
         recipe.realize_warm(donor(tmp_path / "donor.gguf"), LENS.cfg)

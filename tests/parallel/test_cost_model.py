@@ -17,7 +17,7 @@ def test_the_table_of_the_docs_is_that_of_the_model() -> None:
     assert "\n".join(predictions()) in (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
 
 
-def test_the_parts_of_a_step() -> None:
+def test_the_cost_of_a_step_is_the_sum_of_its_parts() -> None:
     cost = step_cost(4e6, 1e6, 1e12, 4, Network(1e-3, 1e9, 1e10))
     assert cost.compute == pytest.approx(6 * 4e6 * 1e6 / 4e12)
     assert cost.transfer == pytest.approx(2 * 4 * 4e6 * 0.75 / 1e9)

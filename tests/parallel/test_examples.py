@@ -13,7 +13,7 @@ from mpi import MPICH, environment, launch
 from paths import ROOT
 from small_runs import make_data
 
-# Stands for ssh: notes the name of the host, and runs the command here.
+# A replacement for ssh, which records the name of the host and runs the command on this machine.
 SSH = """#!/bin/sh
 while [ "${1#-}" != "$1" ]; do shift; done
 echo "$1" >> "$HOSTS_REACHED"

@@ -29,7 +29,7 @@ def _rounded_to_f32(total: F64, error: F64) -> F64:
     toward = np.where(error > 0, np.inf, -np.inf)
     even = (total.view(np.uint64) & np.uint64(1)) == 0
     odd = np.where((error != 0) & even & np.isfinite(total), np.nextafter(total, toward), total)  # round to odd
-    scale = np.where(np.abs(odd) < 1.0, 2.0**100, 1.0)  # f32 has no denormals in the range of the scaled sum
+    scale = np.where(np.abs(odd) < 1.0, 2.0**100, 1.0)  # scaled up, so that no result is denormal in f32
     small = (odd * scale).astype(np.float32).astype(np.float64) / scale
     return _flushed(small)
 
@@ -37,7 +37,7 @@ def _rounded_to_f32(total: F64, error: F64) -> F64:
 def fused(a: F64, b: F64, c: F64) -> F64:
     """Return a * b + c as one f32 operation that replaces denormal operands and results by zeros."""
     a, b, c = _flushed(a), _flushed(b), _flushed(c)
-    product = a * b  # exact: two numbers of 8 bits
+    product = a * b  # exact, because each operand has 8 significant bits
     total = product + c
     part = total - product
     error = np.where(np.isfinite(total), (product - (total - part)) + (c - part), 0.0)
@@ -52,6 +52,6 @@ def product(a: npt.ArrayLike, b: npt.ArrayLike, start: F32 | None = None) -> F32
     total = np.zeros((x.shape[0], y.shape[1])) if start is None else start.astype(np.float64)
     with np.errstate(all="ignore"):
         for p in range(0, x.shape[1], 2):
-            for i in (p + 1, p):  # the odd index first
+            for i in (p + 1, p):  # the instruction adds the product with the odd index first
                 total = fused(x[:, i : i + 1], y[i : i + 1], total)
         return total.astype(np.float32)

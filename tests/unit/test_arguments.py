@@ -98,7 +98,7 @@ def test_a_bool_may_come_from_python_or_numpy() -> None:
             arguments.boolean("b", value)
 
 
-def test_a_str_is_compared_by_its_value_whatever_its_class_does() -> None:
+def test_a_str_is_compared_by_its_value_even_if_its_class_overrides_comparisons() -> None:
     assert type(arguments.text("t", Loud("v"))) is str
     assert arguments.label("t", Loud("v")) == b"v"
     assert arguments.one_of("t", Loud("a"), ("a", "b")) == "a"

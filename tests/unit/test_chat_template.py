@@ -131,7 +131,8 @@ ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in ran
     [
         (ENDLESS, TinyNNValueError, "needs more than 0.4 seconds for these messages"),
         ("{% set n = messages | length %}{{ 7 ** (7 ** (n + 7)) }}", TinyNNValueError, "needs more than 0.4 seconds"),
-        ("{{ 9 ** (9 ** 9) }}", FileFormatError, "it needs too much time"),  # jinja2 computes constants beforehand
+        # jinja2 computes constant expressions when it compiles a template
+        ("{{ 9 ** (9 ** 9) }}", FileFormatError, "it needs too much time"),
         ("{{ 'a' * messages | length * 10 ** 10 }}", TinyNNMemoryError, "needs more than 1024 MiB of memory"),
         ("{{ [0] * messages | length * 10 ** 10 }}", TinyNNMemoryError, "needs more than 1024 MiB of memory"),
         ("{{ 'a' * messages | length * 10 ** 7 }}", TinyNNValueError, "makes a text of more than 16777216 characters"),
@@ -160,7 +161,7 @@ def test_a_hostile_template_is_an_error_and_does_no_harm(
         with pytest.raises(error, match=r"^the chat template ") as caught:
             template.render(TWO)
         assert message in str(caught.value)
-        with pytest.raises(error):  # the template can be used again
+        with pytest.raises(error):  # after an error, the template can be used again
             template.render(CONVERSATIONS["an answer"])
     assert not children()
     assert not list(tmp_path.iterdir())
@@ -175,7 +176,7 @@ def test_only_the_request_that_needs_too_much_time_fails(monkeypatch: pytest.Mon
     assert str(found[1]) == "the chat template needs more than 0.4 seconds for these messages"
 
 
-def test_waiting_does_not_count_as_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_of_earlier_requests_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chat_template, "_SECONDS", 0.2)
     with ChatTemplate(CHATML) as template:
         template.render(TWO)

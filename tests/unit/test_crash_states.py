@@ -46,14 +46,14 @@ def test_syncing_a_folder_keeps_names_but_not_contents() -> None:
     assert same([state.tree for state in states if state.reports], {"a": b""}, {"a": b"\0"}, {"a": b"x"})
 
 
-def test_a_rename_is_atomic_and_may_come_before_what_preceded_it() -> None:
+def test_a_rename_is_atomic_and_may_reach_the_disk_before_earlier_changes() -> None:
     durable = (FILE, Make("b", 2, False), Write(2, 0, b"b"), Sync(2, "b"), Sync(ROOT, "."), Report("r"))
     states = crash_states([*durable, Make("c", 3, False), Rename("b", "a")], Counts(), Limits())
     old, new = {"a": b"", "b": b"b"}, {"a": b"b"}
     assert same([state.tree for state in states if state.reports], old, new, {**old, "c": b""}, {**new, "c": b""})
 
 
-def test_folders_move_with_what_is_in_them() -> None:
+def test_folders_move_with_their_content() -> None:
     made: list[Operation] = [Make("f", 1, True), Make("f/a", 2, False), Sync(1, "f"), Sync(ROOT, "."), Report("r")]
     states = crash_states([*made, Rename("f", "g"), Remove("g/a"), Remove("g")], Counts(), Limits())
     full = {"f": None, "f/a": b""}, {"g": None, "g/a": b""}

@@ -194,7 +194,7 @@ def test_the_possible_tokens_are_those_that_all_filters_keep(
     assert kept[0] == max(logits)
     assert (np.diff(kept) <= 0).all(), "the most likely tokens must come first"
     assert top_k == 0 or tokens.size <= top_k
-    # the filters by their definition, which is slow
+    # applies the filters by their definition, which is slow
     x = np.asarray(logits, dtype=np.float64)
     order = sorted(range(x.size), key=lambda i: (-x[i], i))
     order = order[:top_k] if top_k else order

@@ -24,7 +24,7 @@ def rows(windows: GroupedWindows, group: int) -> list[Row]:
     length = windows.length(group * g)
     assert batch.ids.size == batch.targets.size == g * length
     for ids, targets in zip(batch.ids.reshape(g, length), batch.targets.reshape(g, length), strict=True):
-        n = np.count_nonzero(ids)  # the tokens of the split begin at 1
+        n = np.count_nonzero(ids)  # padding has the id 0, and the ids of the split begin at 1
         assert (ids[:n] > 0).all()
         assert (targets[n:] == -100).all()
         found.append((ids[:n].tolist(), targets[:n].tolist()))
@@ -61,7 +61,7 @@ def test_an_epoch_has_each_sample_once_and_each_in_its_own_window(t_seq: int, gr
 def test_windows_have_the_length_of_the_longest_sample_of_their_group(padded: bool) -> None:
     lengths = np.random.default_rng(0).integers(2, 90, 200).tolist()
     windows = GroupedWindows(split(lengths), 70, 1, 6, padded=padded)
-    assert windows.windows_per_epoch == 6 * 42  # 200 samples, some of which are divided into two pieces
+    assert windows.windows_per_epoch == 6 * 42  # some of the 200 samples are divided into two pieces
     shortest, places, before = 70, 0, windows.tokens_before(windows.windows_per_epoch)
     for i in range(2 * windows.windows_per_epoch // 6):
         longest = max(len(ids) for ids, _ in rows(windows, i))

@@ -87,7 +87,7 @@ def test_no_modules_import_each_other_in_a_circle_even_inside_functions() -> Non
     assert first_circle(IMPORTS) == []
 
 
-def test_a_circle_would_be_found() -> None:
+def test_a_circular_import_is_found() -> None:
     assert first_circle({"a": {"b"}, "b": {"c"}, "c": {"a"}})
 
 

@@ -57,7 +57,7 @@ def test_the_target_is_the_next_id_and_the_last_position_targets_itself(
 
 @settings(deadline=None)
 @given(sequences(-3, 3))
-def test_a_target_outside_the_vocabulary_is_an_error_or_guarded_a_row_of_zeros(
+def test_a_target_outside_the_vocabulary_is_an_error_and_a_row_of_zeros_with_a_guard(
     case: tuple[list[int], int, int, int],
 ) -> None:
     expected = defined(*case)

@@ -126,7 +126,7 @@ def test_only_answers_count(chats: Path, tmp_path: Path, tokenizer: Path) -> Non
     assert not (tmp_path / "all" / "train.counted.bin").exists()
 
 
-def test_prompts_texts_and_plain_texts(tmp_path: Path) -> None:
+def test_prompts_texts_and_plain_texts_are_samples(tmp_path: Path) -> None:
     end = "<|endoftext|>"
     prompts = lines(tmp_path / "p", [{"prompt": "Why?\n", "completion": "So."}, {"prompt": "", "completion": "x"}])
     texts = lines(tmp_path / "t", [{"text": "one\ntwo"}, {"text": ""}])

@@ -31,7 +31,9 @@ def before_stop(text: str, stop: list[str]) -> str:
 
 
 @given(st.lists(LETTERS, max_size=12), st.lists(LETTERS, max_size=3))
-def test_the_text_ends_before_the_first_stop_string_whatever_the_pieces_are(pieces: list[str], stop: list[str]) -> None:
+def test_the_text_ends_before_the_first_stop_string_for_any_division_into_pieces(
+    pieces: list[str], stop: list[str]
+) -> None:
     stops = StopStrings(stop)
     shown = ""
     for i, piece in enumerate(pieces):
@@ -43,13 +45,13 @@ def test_the_text_ends_before_the_first_stop_string_whatever_the_pieces_are(piec
 
 
 @given(st.lists(LETTERS, max_size=6), st.text("ab", max_size=4))
-def test_the_start_of_a_text_is_left_out_whatever_the_pieces_are(pieces: list[str], start: str) -> None:
+def test_the_start_of_a_text_is_left_out_for_any_division_into_pieces(pieces: list[str], start: str) -> None:
     without, shown = WithoutStart(start), ""
     for i, piece in enumerate(pieces):
         shown += without.add(piece)
         text = "".join(pieces[: i + 1])
         if len(text) >= len(start) or not start.startswith(text):
-            assert shown == text.removeprefix(start)  # nothing is held back longer than necessary
+            assert shown == text.removeprefix(start)  # no piece is held back longer than necessary
     assert shown + without.finish() == "".join(pieces).removeprefix(start)
 
 

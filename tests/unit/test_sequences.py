@@ -58,7 +58,8 @@ def test_the_logits_of_a_sequence_are_those_that_it_has_alone(name: str) -> None
         d.open_sequences(5, 12)
         got = [[d.feed(text[:4], i).tobytes()] for i, text in enumerate(texts)]
         for at in range(4, 12):
-            places = [i for i in range(5) if i != at % 5]  # the sequence at % 5 reads its token alone
+            # in each round, another sequence reads its token in a call of its own
+            places = [i for i in range(5) if i != at % 5]
             for place, logits in zip(places, d.feed_each([texts[i][at] for i in places], places), strict=True):
                 got[place].append(logits.tobytes())
             got[at % 5].append(d.feed([texts[at % 5][at]], at % 5).tobytes())

@@ -266,7 +266,8 @@ def test_every_optional_library_belongs_to_an_extra() -> None:
     brought: dict[str, set[str]] = {}
     for extra in ("cli", "plot", "interop", "parquet", "serve", "tensorboard", "wandb", "mlflow", "mpi"):
         for requirement in extras[extra]:
-            name = re.split(r"[<>=; ]", requirement)[0].replace("-", "_").removesuffix("_skinny")  # the module mlflow
+            # the package mlflow-skinny contains the module mlflow
+            name = re.split(r"[<>=; ]", requirement)[0].replace("-", "_").removesuffix("_skinny")
             brought.setdefault(name, set()).add(extra)
     assert EXTRA_OF.keys() == brought.keys()
     assert all(extra in brought[module] for module, extra in EXTRA_OF.items())

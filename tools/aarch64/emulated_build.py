@@ -150,7 +150,8 @@ def _wheel(folder: Path, sysroot: Path) -> Path:
         "cmake.define.Python_INCLUDE_DIR": sysroot / "usr" / "include" / _python_version(sysroot),
     }
     env = {key: value for key, value in os.environ.items() if key not in ("CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS")}
-    env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"  # cmake and ninja of the virtual environment
+    # the build uses cmake and ninja of the virtual environment
+    env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
     env["_PYTHON_HOST_PLATFORM"] = "linux-aarch64"  # the platform in the wheel's name
     run(
         "Building the wheel for aarch64",

@@ -25,7 +25,7 @@ from questions.kinds import Pair, all_pairs
 QUESTIONS = EXAMPLES / "data" / "questions.jsonl"
 ROUNDS = 2  # how often each question is in a conversation
 _MOST_TURNS = 4
-_HELD_OUT = 8  # one of this number of questions is in no conversation
+_HELD_OUT = 8  # one of 8 questions is in no conversation
 
 
 def is_held_out(question: str) -> bool:

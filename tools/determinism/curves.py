@@ -146,7 +146,7 @@ CURVES += [
         RecipeOptions(t_seq=24, t_batch=2, untied=True, qkv_bias=True, seed=12, layout="fused", optimizer="muon"),
         adamw=CORRECTED,
     ),
-    # the odd length ends a chain of a weight's gradient with half a pair
+    # the length is odd, so each sum of a weight's gradient ends with an incomplete pair of bfloat16 products
     Curve(
         "fused_bf16",
         _gqa(donor_d_in=40),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from paths import ROOT
 
-# The files that affect the outcome of a cell.
+# The files that affect the outcome of a cell of the matrix.
 SOURCES = (
     "CMakeLists.txt", "csrc/**/*.*", "vendor/ggml.lock", "src/toynn/**/*.py", "examples/data/tokens.json",
     "tools/determinism/curves.py", "tools/determinism/conditions.py", "tools/paths.py", "tests/fixtures/*",

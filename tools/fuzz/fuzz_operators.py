@@ -52,7 +52,7 @@ def fitting_call(pick: random.Random, known: Sequence[tuple[nn.Tensor, tuple[int
         [t for t, other, dtype in known if dtype == nn.TNN_I32 and other == (ne[1], 1, 1, 1)] or [ids]
     )
     k = pick.randint(1, ne[0])
-    # RoPE rotates pairs, and needs a position for each matrix of its operand
+    # RoPE rotates pairs of elements, and needs a position for each matrix of its operand
     pairs, shape = late([(t, other) for t, other in floats if other[0] % 2 == 0] or [(a, ne)])
     positions = pick.choice(
         [t for t, other, dtype in known if dtype == nn.TNN_I32 and other == (shape[2], 1, 1, 1)] or [ids]

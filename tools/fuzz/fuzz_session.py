@@ -287,11 +287,12 @@ class Round(Arguments):
         pick, n = self.random, math.prod(step.ids.ne) if self.alive(step.ids) else 3
         ids, targets = ([pick.randrange(4) for _ in range(n)] for _ in range(2))
         options = {name: pick.random() < 0.3 for name in ("reset_moments", "accumulate", "update")}
-        # If this graph does not keep its gradients, a step with accumulate succeeds in a variant that pins all nodes,
-        # and fails in the others, so their numbers would differ.
+        # If this graph does not keep its gradients, a step with accumulate succeeds only in a variant that pins all
+        # nodes. The results of the variants would then differ.
         options["accumulate"] &= self.kept
-        # A variant that pins all nodes keeps the gradients. After a step without an update, it adds the sums of the
-        # windows of the next step to these gradients, in another order than other variants. So results would differ.
+        # A variant that pins all nodes keeps the gradients. After a step without an update, this variant adds the
+        # windows of the next step to the kept gradients. The other variants add in another order, so the results would
+        # differ.
         options["update"] |= not self.kept
         if pick.random() < 0.3 and self.kept:
             self.attempt(nn.tnn_reserve_batches, self.session, 2)

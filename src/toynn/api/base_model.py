@@ -128,13 +128,13 @@ def _beside(check: Callable[[], None], function: Callable[[], ModelOnBase]) -> M
     def run() -> None:
         try:
             check()
-        except BaseException as error:  # the other thread raises it
+        except BaseException as error:  # the thread that waits raises this error
             found.append(error)
 
     thread = threading.Thread(target=run, name="toynn-check", daemon=True)
     try:
         thread.start()
-    except RuntimeError:  # the system refuses another thread
+    except RuntimeError:  # the system cannot start another thread
         check()
         return function()
     try:

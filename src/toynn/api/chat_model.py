@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _MOST_STOP_STRINGS = 16
-_ROOM = 4  # with drop_oldest, the reply has room for at least 1/4 of the context
+_ROOM = 4  # with drop_oldest, at least 1/4 of the context stays free for the reply
 
 
 class KeptTemplate(NamedTuple):

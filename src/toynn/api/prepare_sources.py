@@ -144,7 +144,8 @@ def prepare_sources(
     if eos is not None or "eos_token" not in tokens:
         tokens = {**tokens, **({"eos_token": end} if end else {})}
     if end:
-        tokens = {"bos_token": end, **tokens}  # in training, the end token of a text is directly before the next text
+        # in training, the end token of one text comes before the next text, so it is also the begin token
+        tokens = {"bos_token": end, **tokens}
     return prepare_samples(
         sources,
         out,
@@ -170,7 +171,7 @@ def _templates_of(tokenizer: object) -> dict[str, str]:
         return {DEFAULT: template} if template else {}
     path = path_of("tokenizer", tokenizer)
     if path.is_file() and kind_of_path(path) != "gguf":
-        return {}  # a tokenizer.json
+        return {}  # the path of a tokenizer.json, which contains no template
     return templates_in(path)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 ReplyReason: TypeAlias = Literal["end_of_text", "max_tokens", "context_full", "stop_string", "stopped"]
-_PART = 512  # number of prompt tokens that are read before the next check for a call of `stop`
+_PART = 512  # after this number of prompt tokens, the stream checks whether `stop` was called
 
 
 class ReplyStream(Iterator[str]):

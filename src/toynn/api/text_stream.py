@@ -14,7 +14,7 @@ from toynn.text.sampling import FinishReason, TokenStream
 with naming_the_extra():
     from tokenizers import Tokenizer
 
-__all__ = ["GeneratedText", "TextStream"]  # end_of_text is for the modules of toynn.api
+__all__ = ["GeneratedText", "TextStream"]  # end_of_text is only used inside toynn.api
 
 
 class TextStream(Iterator[str]):

@@ -31,7 +31,7 @@ from toynn.storage.regular_files import path_of
 
 Model: TypeAlias = "str | os.PathLike[str] | TextModel | TrainedModel"
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
-WINDOW, TOKENS = 32, 8192  # the reference's defaults
+WINDOW, TOKENS = 32, 8192  # the defaults of the reference implementation
 _MOST_ALPHAS = 10_000
 
 

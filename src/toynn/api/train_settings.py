@@ -127,6 +127,7 @@ def _toml_value(name: str, value: object) -> str:
     if not texts and not isinstance(value, bool | int | float | str):
         raise ConfigurationTypeError(f"{name} must be a number, a bool, a str or a list of str, got {shown(value)}")
     try:
-        return " ".join(tomli_w.dumps({"x": value}).partition("=")[2].split("\n")).strip()  # a list has several lines
+        # tomli_w writes a list in several lines
+        return " ".join(tomli_w.dumps({"x": value}).partition("=")[2].split("\n")).strip()
     except ValueError:  # Python refuses to print an integer with more than 4300 digits
         raise ConfigurationError(f"{name} must be a number with fewer digits, got {shown(value)}") from None

@@ -151,7 +151,7 @@ def _of_all_processes(error: Exception) -> tuple[Exception, bool]:
     if launched_processes() == 1:
         return error, False
     processes = _processes()
-    if processes is None:  # the processes cannot exchange messages
+    if processes is None:  # MPI cannot be used, so the processes cannot exchange messages
         return error, launched_rank() > 0
     try:
         processes.fail(error)
@@ -219,7 +219,8 @@ def _comes_from_printing(error: BaseException) -> bool:
 
 def _exit_code(error: BaseException) -> int:
     """Return the exit code for an error: 2 if the input was wrong, otherwise 1."""
-    if isinstance(error, ImportError) and isinstance(error.__cause__, ValueError):  # a wrong TOYNN_GEMM_KERNEL
+    # the variable TOYNN_GEMM_KERNEL has a wrong value
+    if isinstance(error, ImportError) and isinstance(error.__cause__, ValueError):
         return 2
     bad_input = (ValueError, TypeError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
     return 2 if isinstance(error, bad_input) else 1

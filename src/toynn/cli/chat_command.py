@@ -68,7 +68,7 @@ def command(
         raise TinyNNValueError("toynn chat cannot read messages, because stdin is closed; give it a terminal or a file")
     which = "best" if best else "latest"
     with load(model, which=which, n_ctx=n_ctx, cache=cache, n_threads=threads) as text_model:
-        text_model.chat_template(template).check()  # a wrong template is an error now, not at the first message
+        text_model.chat_template(template).check()  # this reports a wrong template now, not at the first message
 
         def reply(messages: list[dict[str, str]]) -> ReplyStream:
             return text_model.chat_stream(

@@ -61,7 +61,8 @@ def working_for_process_0(
         with processes.together():
             processes.compare({"version of toynn": version("toynn")})
             threads = processes.threads(n_threads)
-            os.environ.setdefault("RAYON_NUM_THREADS", str(threads))  # of the library tokenizers
+            # the library tokenizers reads this variable when it starts its threads
+            os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
         if processes.writes:
             with Workers(processes, threads) as workers:
                 yield workers

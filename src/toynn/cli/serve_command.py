@@ -80,7 +80,7 @@ def command(
     which = "best" if best else "latest"
     with load(model, which=which, n_ctx=n_ctx, cache=cache, n_threads=threads) as text_model:
         if template is not None:
-            text_model.chat_template(template).check()  # a wrong template is an error now, not at the first request
+            text_model.chat_template(template).check()  # this reports a wrong template now, not at the first request
         listener = Listener(host, port)
         if not listener.is_local and key is None:
             raise TinyNNValueError(

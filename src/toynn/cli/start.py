@@ -42,7 +42,8 @@ def _check_streams() -> None:
     Also make stdout print "?" for a character that its encoding does not have, instead of raising an error.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass  # otherwise a file that is opened later, like the log, would get the number of the closed stream
+        # without this loop, a file that is opened later, such as the log, could get the number of the closed stream
+        pass
     if sys.stderr is None:
         sys.stderr = os.fdopen(descriptor, "w", encoding="utf-8")
     else:

@@ -147,7 +147,8 @@ class GroupedWindows(Initialised):
             with memory_for("seed", 48 * size.size, f"an order of {size.size} samples"):
                 shuffled = draw.permutation(size.size)
                 mixed = np.arange(size.size) // (MIXED * g)
-                pieces = shuffled[np.lexsort((-size[shuffled], mixed))]  # sorted by length in each part of `mixed`
+                # each range of MIXED groups is sorted by length
+                pieces = shuffled[np.lexsort((-size[shuffled], mixed))]
                 lengths = self._lengths(size[pieces[::g]])
                 self._drawn = drawn = _Epoch(number, pieces, draw.permutation(lengths.size), lengths)
         return drawn

@@ -241,7 +241,7 @@ class DataMeta(Initialised):
         newer = [(content, key) for key in ("separator", "loss", "chat_template", "pairs")]
         newer += [(one, "samples") for one in (*content["splits"].values(), *content["sources"])]
         newer += [(one, "source_tokens") for one in content["splits"].values()]
-        for place, key in newer:  # older versions of toynn refuse files with these keys
+        for place, key in newer:  # older versions of toynn refuse these keys, so keys without a value are left out
             if place[key] is None:
                 del place[key]
         return DATA.text(content)

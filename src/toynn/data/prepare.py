@@ -133,7 +133,8 @@ def prepare(
         vocab = ids_needed(model)
         eos_id = model.token_to_id(eos) if eos else None
         before = tokens_around(model).before
-        bos_id = before[0] if before else eos_id  # the end token of a text is directly before the next text
+        # in training, the end token of one text comes before the next text, so it is also the begin token
+        bos_id = before[0] if before else eos_id
         all_pieces, split_of = divided(found, share, seed)
         splits = _packed(folder, vocab, model, all_pieces, split_of, eos_id, found, report, workers)
         for which, split in splits.items():

@@ -46,7 +46,7 @@ class SamplePieces:
             raise TinyNNValueError("split must be made of samples, got a split of plain text")
         with memory_for("split", 100 * split.starts.size, f"the places of {split.starts.size} samples"):
             ends = np.append(split.starts[1:], len(split))
-            sizes = np.maximum(ends - split.starts - 1, 0)  # (samples,): places of each sample
+            sizes = np.maximum(ends - split.starts - 1, 0)  # (samples,): number of places that each sample needs
             pieces = -(-sizes // t_seq)
             sample = np.repeat(np.arange(sizes.size), pieces)  # (pieces,)
             before = (np.arange(sample.size) - np.repeat(np.cumsum(pieces) - pieces, pieces)) * t_seq

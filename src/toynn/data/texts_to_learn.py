@@ -23,7 +23,7 @@ _HASHES = 1 << 32
 _WORDS = re.compile(r"[^\W_]+|(?:[^\w\s]|_)+")
 _SPACES = re.compile(r"\s{2,}")
 
-Progress = Callable[[str, int, int], None]  # arguments: stage, bytes done, all bytes
+Progress = Callable[[str, int, int], None]  # arguments: the stage, the number of bytes done, the number of all bytes
 
 
 class TextsToLearn(Protocol):
@@ -107,7 +107,7 @@ class DifferentWords:
     """
 
     def __init__(self) -> None:
-        self._sample: dict[int, int] = {}  # hash of a word: number of its bytes
+        self._sample: dict[int, int] = {}  # maps the hash of a word to the number of bytes of the word
         self._below = _HASHES
 
     def add(self, words: set[bytes]) -> None:

@@ -47,7 +47,7 @@ _DEFAULTS: dict[str, Any] = {
     "tie_word_embeddings": False,
     "attention_bias": False,
 }
-# These classes have their own default of num_key_value_heads, so the key is required.
+# The configuration classes with these defaults differ in the default of num_key_value_heads, so the key is required.
 _DEFAULTS_OF_OTHERS = {
     **_DEFAULTS,
     "num_key_value_heads": None,
@@ -126,7 +126,7 @@ FAMILIES = {
         interleaved=True,
         only={**_ONLY, "use_sliding_window": False, "attention_bias": False},
         defaults={**_DEFAULTS_OF_OTHERS, "rope_theta": 2000000.0, "tie_word_embeddings": True},
-        # The class has a default pad_token_id, which must not be outside the vocabulary.
+        # The default pad_token_id of the class may be outside the vocabulary, so the key is written as null.
         written={"attention_bias": False, "mlp_bias": False, "use_sliding_window": False, "pad_token_id": None},
         no_rope_interval=4,
     ),

@@ -203,7 +203,7 @@ class _Bytes:
             found += texts
             self.at += sum(map(len, parts[: len(texts)])) + 8 * len(texts)
             self._file.seek(self.at)
-            if not texts:  # the next string is longer than a block, or damaged
+            if not texts:  # the next string is damaged, or longer than a block
                 found.append(self.text(what))
         return found
 
@@ -224,7 +224,7 @@ def _strings_in(block: bytes, most: int) -> list[bytes]:
 def _decoded(parts: list[bytes]) -> list[str]:
     """Return the texts of UTF-8 strings, up to the first string that is not valid."""
     try:
-        text = b"\0".join(parts).decode("utf-8")  # one call for all of them is faster
+        text = b"\0".join(parts).decode("utf-8")  # decoding all strings in one call is faster
         if parts and text.count("\0") == len(parts) - 1:
             return text.split("\0")
     except UnicodeDecodeError:

@@ -17,7 +17,7 @@ _NUMBERS = (
     "top_p", "min_p", "xtc_probability", "xtc_threshold", "temp", "penalty_repeat", "mirostat_tau", "mirostat_eta",
 )  # fmt: skip
 _SEQUENCE = "sequence"  # the order of the samplers, as text
-_NAMES = {"temp": "temperature"}  # keys with another name in generation_config.json
+_NAMES = {"temp": "temperature"}  # keys that have another name in generation_config.json
 
 
 def read_sampling(values: GgufValues) -> str:

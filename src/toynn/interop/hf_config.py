@@ -219,7 +219,7 @@ def _scaling(content: dict[str, Any], where: str, rules: dict[str, Any]) -> Rope
     numbers = [rules[key] for key in _REQUIRED[kind]]
     if kind == "linear":
         return RopeScaling.linear(*numbers)
-    outer = content.get(_ORIGINAL)  # transformers prefers this key to the same key in the rules
+    outer = content.get(_ORIGINAL)  # transformers prefers this key to the same key inside the RoPE settings
     if outer is not None and outer != rules[_ORIGINAL]:
         raise FileFormatError(
             f"{_ORIGINAL} is {_shown(outer)}, but {where}.{_ORIGINAL} is {_shown(rules[_ORIGINAL])}; both must be equal"

@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 IGNORE_ID = -1  # in a graph, the target of a position that does not count for the loss
-IGNORED = -100  # the target of such a position in data and in PyTorch; the engine accepts -1 and -100
+IGNORED = -100  # the target of a position that does not count, in data and in PyTorch; the engine accepts -1 and -100
 BYTES_OF_ID = 32  # largest memory per id in bytes while targets are made: three int64 arrays and their checks
 
 

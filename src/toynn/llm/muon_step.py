@@ -35,11 +35,13 @@ class MuonStep:
     """
 
     def __init__(self, rows: int, columns: int, n_threads: int) -> None:
-        self._s = s = Session(n_threads=n_threads, oversubscribe=True)  # the threads of the training graph wait
+        # the threads of the training graph wait during this step, so their cores are free
+        self._s = s = Session(n_threads=n_threads, oversubscribe=True)
         matrices = [tnn_input_2d_f32_persistent(s, rows, columns) for _ in range(3)]
         self._w, self._gradient, self._m = matrices
         self._hp = tnn_input_1d_f32_persistent(s, MUON_HP)
-        # An optimizer step follows a backward pass, which needs a loss: here the sum of one unused number.
+        # An optimizer step follows a backward pass, and a backward pass needs a loss. The loss is the sum of one unused
+        # number.
         unused = tnn_input_1d_f32_persistent(s, 1)
         tnn_finalize_weights(s)
         tnn_set_param(self._w)

@@ -12,7 +12,7 @@ F32 = npt.NDArray[np.float32]
 
 def sums_of_windows(rows: npt.NDArray[np.float64], t_seq: int) -> npt.NDArray[np.float64]:
     """Return the sum of each window of t_seq rows, (n,). The rows of a window are added in their order."""
-    # np.add.reduce would add pairs, and np.add.accumulate adds one row after the other.
+    # np.add.accumulate adds the rows in their order. np.add.reduce would add pairs.
     sums: npt.NDArray[np.float64] = np.add.accumulate(rows.reshape(-1, t_seq), axis=1)[:, -1]
     return sums
 
@@ -20,7 +20,7 @@ def sums_of_windows(rows: npt.NDArray[np.float64], t_seq: int) -> npt.NDArray[np
 def tree_sum(values: Sequence[float]) -> float:
     """Return the sum of the values of all windows of a step, as a binary tree over the numbers of the windows."""
     nodes = list(values)
-    while len(nodes) > 1:  # the last node of an odd number of nodes has no right half
+    while len(nodes) > 1:  # if the number of nodes is odd, the last node moves to the next level unchanged
         pairs = [left + right for left, right in zip(nodes[::2], nodes[1::2], strict=False)]
         nodes = pairs + nodes[2 * len(pairs) :]
     return nodes[0]

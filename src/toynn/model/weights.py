@@ -21,7 +21,7 @@ from toynn.model.shape import ModelShape
 
 MAX_LAYERS = 4096  # declaring the weights of more layers would take minutes
 OPTIMIZERS, NO_OPTIMIZER = ("adamw", "muon"), "none"  # none: the session computes gradients, but no updates
-UNAVERAGED = ".w"  # a checkpoint whose weights are averages has the weight X itself as X.w, beside the moments
+UNAVERAGED = ".w"  # if the weight X of a checkpoint is an average, X.w is the weight itself
 MOMENTS = (".m", ".v")  # AdamW's moments of the weight X are X.m and X.v; Muon's momentum is X.m
 
 

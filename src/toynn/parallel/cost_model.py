@@ -9,7 +9,8 @@ BYTES = 4  # bytes of a parameter, or of its gradient
 # Bytes that a process reads and writes for each parameter: copying a gradient to the messages (8), adding the received
 # gradients (4), and copying the received weights to the model (8).
 TOUCHED = 20
-# The same for each parameter of the slice of the process: the added gradient (8), the norm (4), and AdamW (28).
+# The bytes that a process reads and writes, in addition, for each parameter of its own slice: the added gradient (8),
+# the norm (4), and AdamW (28).
 TOUCHED_OF_SLICE = 40
 BUCKET, SLICE = 1 << 22, 1 << 16  # elements
 

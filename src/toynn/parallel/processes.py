@@ -50,7 +50,7 @@ class Processes:
         self.host = socket.gethostname()
         self.writes = self.rank == 0
         self._shared: BaseException | None = None  # the error that occurred in all processes
-        self._met = False  # the processes have compared their commands
+        self._met = False  # True after the processes have compared their commands
         self._started = False  # all processes have passed the first `together`
 
     @property
@@ -173,13 +173,14 @@ class Processes:
         if not isinstance(error, TinyNNError | OSError | KeyboardInterrupt | MemoryError):
             traceback.print_exception(error)
         if interrupted and not self.writes:
-            time.sleep(1)  # if Ctrl-C has reached process 0 too, process 0 prints the message and ends this process
+            # if process 0 received Ctrl-C too, it prints the message and ends this process in the meantime
+            time.sleep(1)
         message = "interrupted" if interrupted else one_line(error)
         if not (interrupted and self.writes):
             message = f"process {self.rank} of {self.n} on host {self.host}: {message}"
         print(f"toynn: {message}", file=sys.stderr, flush=True)
         self._comm.Abort(130 if interrupted else 1)
-        os._exit(1)  # the MPI library has not ended the process
+        os._exit(1)  # this line runs only if the MPI library has not ended the process
 
     def shared(self, error: Error) -> Error:
         """Return an error that all processes raise at the same place."""

@@ -27,7 +27,7 @@ from toynn.wording import one_line
 A = TypeVar("A")
 T = TypeVar("T")
 TASK, ITEM, END, ENDED = "task", "item", "end", "ended"
-_AHEAD = 2  # largest number of items that a worker has: the one that it computes, and the next one
+_AHEAD = 2  # a worker has at most the item that it computes and the next item
 
 
 class _Failure(NamedTuple):
@@ -60,10 +60,10 @@ class Workers:
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         if isinstance(error, Exception | KeyboardInterrupt):
-            self._processes.shared(error)  # the other processes end without an error
+            self._processes.shared(error)  # marks the error, so that the other processes print no message about it
         for rank in range(1, self._processes.n):
             self._send(rank, END, None)
-        for rank in range(1, self._processes.n):  # after an error, results may be on their way
+        for rank in range(1, self._processes.n):  # after an error, some results may not have arrived yet
             while self._processes.receive(rank) != ENDED:
                 pass
 
@@ -80,7 +80,8 @@ class Workers:
         before. An error of `items` is raised after all results. Any other error of a worker becomes a ProcessError,
         which names the process.
         """
-        waiting: deque[tuple[A, int, list[T]]] = deque()  # items, the process of each, and the result if it is known
+        # each item, the process that computes it, and a list with its result if the result is known
+        waiting: deque[tuple[A, int, list[T]]] = deque()
         held = [0] * self._processes.n  # number of items that each worker has
         remaining, error = iter(items), None
         while True:
@@ -88,7 +89,8 @@ class Workers:
                 item = next(remaining)
             except StopIteration:
                 break
-            except Exception as found:  # the results before this error may contain an earlier error
+            # this error is raised later, because a result before it may contain an earlier error
+            except Exception as found:
                 error = found
                 break
             rank = min(range(1, self._processes.n), key=held.__getitem__)

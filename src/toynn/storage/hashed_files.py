@@ -52,7 +52,8 @@ def _write_large(path: Path, file: int, parts: Iterable[memoryview], update: Cal
             running.append(hashing.submit(update, chunk))
             direct = _write(file, direct, chunk, n * _CHUNK)
             if n > 0:
-                running[n - 1].result()  # the other buffer is filled next
+                # the next part is written into the other buffer, so the hash of that buffer must be complete
+                running[n - 1].result()
         for one in running:
             one.result()
 

@@ -80,7 +80,7 @@ def _locked(name: str, path: Path, files: Sequence[str]) -> tuple[list[Path], Bi
         try:
             work.mkdir(exist_ok=True)
             lock = open_regular_to_append(work / _LOCK)
-        except FileNotFoundError:  # another process has just removed the folder that it had created
+        except FileNotFoundError:  # another process created this folder and has just removed it
             made = []
             continue
         try:

@@ -18,7 +18,8 @@ from toynn.tinynn import TNN_BF16, TNN_F16, tnn_quantize
 
 Tensors = Mapping[str, npt.NDArray[np.float32]]
 Shapes = Mapping[str, tuple[int, ...]]
-HALF_TYPES = {"f16": ("F16", TNN_F16), "bf16": ("BF16", TNN_BF16)}  # the name in the file, and ggml's number
+# for each type, its name in a file and ggml's number
+HALF_TYPES = {"f16": ("F16", TNN_F16), "bf16": ("BF16", TNN_BF16)}
 
 
 class MadeTensors(Tensors):

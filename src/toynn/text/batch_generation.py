@@ -16,7 +16,7 @@ from toynn.llm.inputs import checked_token_ids
 from toynn.text.sampling import FinishReason, NextToken, Sampling
 from toynn.tinynn.arrays import int_array
 
-AT_ONCE = 16  # more prompts at once need more memory, and hardly make a token faster
+AT_ONCE = 16  # more prompts at once need more memory, and are hardly faster
 
 
 @dataclass

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 _CHILD = Path(__file__).with_name("template_process.py")
-_SECONDS = 10  # largest CPU time of the child for a request
-_PATIENCE = 120  # seconds until a child that does not answer is ended, also if it gets no CPU time
+_SECONDS = 10  # largest CPU time in seconds that the child process may use for a request
+_PATIENCE = 120  # a child process that does not answer for this number of seconds is ended, even if it gets no CPU time
 _MEMORY = 1 << 30  # largest address space of the child in bytes
 _CHARACTERS = 1 << 24  # largest number of characters in a rendered text
 _LONGEST_ANSWER = 1 << 28  # largest number of bytes in an answer of the child
@@ -338,7 +338,8 @@ def _reason(status: int) -> dict[str, str]:
 
 def _end(process: subprocess.Popen[bytes], pipe: Connection, owner: int) -> None:
     pipe.close()
-    if os.getpid() == owner:  # a fork has a copy of the object, but the process is not its child
+    # a fork also copies this object, but the forked process must not end the process of its parent
+    if os.getpid() == owner:
         process.kill()
         process.wait()
 

@@ -41,7 +41,8 @@ PIECE = 1 << 16  # approximate size of a piece in bytes; a piece ends at a line 
 _LONGEST_LINE = 1 << 20  # largest number of characters in a part of a line; encoding a part takes about a second
 _CUT = 1 << 17  # largest number of characters encoded at once, to save memory, unless cutting would change the tokens
 _BATCH = 64  # largest number of pieces that are encoded together
-# Largest number of characters in such a batch; encoding them takes about a second, and Ctrl-C waits.
+# Largest number of characters in a batch. Encoding a batch takes about a second, and Ctrl-C has no effect during this
+# time.
 _BATCH_TEXT = 1 << 20
 
 

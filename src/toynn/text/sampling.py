@@ -17,7 +17,8 @@ from toynn.text.exponential import exp
 from toynn.tinynn.arrays import array_of, integer_array
 from toynn.tinynn.memory import memory_for
 
-__all__ = ["FinishReason", "Sampling", "TokenStream", "choices", "generate"]  # NextToken is for batch_generation
+# NextToken is only used in batch_generation
+__all__ = ["FinishReason", "Sampling", "TokenStream", "choices", "generate"]
 
 FinishReason: TypeAlias = Literal["end_of_text", "stop_token", "max_tokens", "context_full"]
 _BYTES_OF_LOGIT = 64  # memory per logit: for copies in float64, probabilities and the arrays for sorting

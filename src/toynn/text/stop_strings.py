@@ -46,7 +46,7 @@ class WithoutStart:
 
     def __init__(self, start: str) -> None:
         self._start = start
-        self._held: str | None = "" if start else None  # None: the text has no start any more
+        self._held: str | None = "" if start else None  # None: the start was found, or the text does not begin with it
 
     def add(self, piece: str) -> str:
         """Add a piece of the text. Return the text that is now known to follow the start."""

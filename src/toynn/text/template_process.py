@@ -42,7 +42,8 @@ class _Track:
     def __init__(self) -> None:
         self.parts: list[str] = []
         self.length = 0
-        self.spans: list[tuple[int, str]] = []  # the first character of a generation block, and its text
+        # for each generation block, the position of its first character, and its text
+        self.spans: list[tuple[int, str]] = []
 
 
 _TRACK: ContextVar[_Track | None] = ContextVar("_TRACK", default=None)
@@ -71,7 +72,8 @@ class GenerationBlocks(jinja2.ext.Extension):
 class _Namespace(jinja2.utils.Namespace):
     """jinja2's namespace without names that begin with an underscore, as in transformers."""
 
-    def __init__(*args: Any, **kwargs: Any) -> None:  # as in jinja2, so that `self` can be an attribute
+    # the object is args[0], as in jinja2, so that an attribute can have the name `self`
+    def __init__(*args: Any, **kwargs: Any) -> None:
         attributes = dict(*args[1:], **kwargs)
         for name in attributes:
             _Namespace._check(name)
@@ -212,7 +214,7 @@ def _limit(kind: int, most: int) -> None:
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both processes; the parent handles it
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # ends the process if a request takes too long
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # SIGPROF ends the process if a request takes too long
     parent = Connection(int(sys.argv[2]))
     try:
         task = json.loads(parent.recv_bytes())

@@ -19,7 +19,8 @@ from toynn.tinynn.memory import want_memory
 
 _Number = TypeVar("_Number", bound=np.generic)
 
-# This many elements are converted in milliseconds, so smaller limits are not checked here: the caller checks the shape.
+# Converting this number of elements takes milliseconds, so smaller limits are not checked here. The caller checks the
+# shape.
 _FEW = 1 << 16
 _DEEPEST = 64  # numpy's largest number of dimensions
 _BYTES_OF_ITEM = 16  # bytes for an item of a list: a pointer, and a number in the array

@@ -64,7 +64,7 @@ def tnn_reset_for_rebuild(s: Session) -> None:
     """Drop all graphs and their tensors, whose handles become stale. The weights stay."""
     native = native_session(s)
     with native.lock:
-        native.rebuilds += 1  # count before the call, so that no cached shape of a tensor is used from now on
+        native.rebuilds += 1  # counted before the call, so that the cached shapes of tensors become invalid first
         status(s, lib.tnn_reset_for_rebuild)
 
 
@@ -76,5 +76,5 @@ def tnn_resize_kv_caches(s: Session, rows: int) -> None:
     """
     rows, native = int64("rows", rows), native_session(s)
     with native.lock:
-        native.rebuilds += 1  # count before the call, so that no cached shape of a tensor is used from now on
+        native.rebuilds += 1  # counted before the call, so that the cached shapes of tensors become invalid first
         status(s, lib.tnn_resize_kv_caches, rows)

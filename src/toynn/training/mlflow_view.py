@@ -17,7 +17,7 @@ with naming_the_extra():
     from mlflow.entities import Metric, Param
     from mlflow.tracking import MlflowClient
 
-EXPERIMENT = "toynn"  # unless the variable MLFLOW_EXPERIMENT_NAME names another experiment
+EXPERIMENT = "toynn"  # the default; the variable MLFLOW_EXPERIMENT_NAME can name another experiment
 _MOST_METRICS = 500  # number of metrics that are sent together; a request for each step would slow down the training
 _SECONDS = 5.0  # seconds after which collected metrics are sent
 _LONGEST_PARAM = 500  # characters; the limit of MLflow's servers

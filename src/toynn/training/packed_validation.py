@@ -65,7 +65,8 @@ class PackedValidation(Validation):
             for loss, of_window in zip(batch.windows, batch.targets, strict=True):
                 nats += float(np.float32(loss / of_window)) * of_window if of_window else 0.0
                 total += of_window
-            np.add.at(of_sources, batch.sources, batch.tokens.astype(np.float64))  # one after the other
+            # adds the losses in the order of the windows
+            np.add.at(of_sources, batch.sources, batch.tokens.astype(np.float64))
             np.add.at(counts, batch.sources, 1)
         means = tuple(float(one / n) if n else None for one, n in zip(of_sources, counts.tolist(), strict=True))
         return ValidationLoss(nats / total, means)

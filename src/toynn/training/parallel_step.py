@@ -65,7 +65,8 @@ class ParallelSteps(StepsOnWindows):
                 for end in shard.ends if moments else ():
                     shard.moments[end][place] = moments[piece.name + end].reshape(-1)[piece.begin : piece.end]
         own = self._sequences.batch * self._sequences.batches
-        self._nodes = [largest_nodes(i * own, own) for i in range(processes.n)]  # of each process
+        # the nodes of the sums for the windows of each process
+        self._nodes = [largest_nodes(i * own, own) for i in range(processes.n)]
         self._places: dict[str, tuple[int, ...]] = {}
         self._buffers: tuple[F32, F32] = (np.zeros(0, dtype=np.float32), np.zeros(0, dtype=np.float32))
 

@@ -127,7 +127,7 @@ class Saver:
         return weights
 
     def _progress(self, step: int, evaluations: BestEvaluation) -> TrainingProgress:
-        # for preference pairs, this is the number of pairs
+        # if the objective is dpo, this is a number of pairs
         windows_of_step = self._config.train.batch * self._config.train.accumulate
         return TrainingProgress(
             windows=step * windows_of_step,

@@ -144,7 +144,7 @@ def part_limits(size: int) -> list[int]:
 
 
 def _slices(sizes: Mapping[str, int], n: int) -> tuple[tuple[Piece, ...], ...]:
-    ends: list[tuple[int, str, int]] = []  # of each part: its end in the bucket, its weight and its number
+    ends: list[tuple[int, str, int]] = []  # for each part: its end in the bucket, its weight, and its number
     done = 0
     for name, size in sizes.items():
         ends += [(done + limit, name, part) for part, limit in enumerate(part_limits(size)[1:])]

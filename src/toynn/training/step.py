@@ -184,7 +184,8 @@ class TrainingSteps(StepsOnWindows):
     def _divergence(self, step: int, what: str, values: StepValues) -> DivergedError:
         """Find the first tensor that contains NaN or infinity, and return the error that names it."""
         self._built = False
-        counted = self._divisor(step) or 1  # unknown after an interruption; with any divisor, a NaN stays NaN
+        # after an interruption the divisor is unknown; 1 also works, because a NaN stays NaN
+        counted = self._divisor(step) or 1
         found = (
             first_not_finite(
                 self._engine,

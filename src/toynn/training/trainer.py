@@ -222,7 +222,7 @@ class _Trainer:
         self._save()
         self._callbacks.raise_failure()
         if self._processes is not None:
-            self._processes.from_writer(None)  # process 0 has saved the last step
+            self._processes.from_writer(None)  # waits until process 0 has saved the last step
         ended = self._ended(reason)
         self._callbacks.send(ended)
         self._callbacks.raise_failure()

@@ -14,7 +14,7 @@ from toynn.training.toml_config import from_toml, to_plain
 with naming_the_extra():
     import wandb
 
-PROJECT = "toynn"  # unless the variable WANDB_PROJECT names another project
+PROJECT = "toynn"  # the default; the variable WANDB_PROJECT can name another project
 
 
 class WandbView:

@@ -174,7 +174,7 @@ def test_initial_values_depend_on_the_seed_only() -> None:
     assert one[name][0].tobytes() != one["blk.0.attn_k.weight.lora_a"][0].tobytes()
 
 
-def test_what_cannot_be_adapted_is_named() -> None:
+def test_an_adapter_that_does_not_fit_is_refused() -> None:
     variant = BASES["tied"]
     spec, (model, _) = spec_of(variant), base_of(variant)
     with LlamaSeqEngine() as engine:

@@ -20,7 +20,8 @@ HEADS, KV, D, VOCAB = 4, 2, 6, 11
 ROW = (HEADS + 2 * KV) * D
 BASE = 100.0
 
-# Sequences of one block of queries and of several, with windows inside a block, around its size, and larger.
+# Sequences of one block of queries and of several blocks, with windows smaller than a block, about as large, and
+# larger.
 SIZES = [(1, 2, 1), (7, 2, 3), (7, 1, 7), (97, 1, 96), (130, 2, 17), (200, 1, 97), (200, 1, 130), (100, 1, 1)]
 
 
@@ -236,7 +237,7 @@ def test_sequences_of_different_lengths_share_a_cache_in_f16(n_threads: int) -> 
             got = run(np.stack([text[-1] for text in texts]), list(lengths), first_rows)
     for one, want, text in zip(got, alone, texts, strict=True):
         assert one.tobytes() == want.tobytes()
-        # The rotation in f32 and in float64 can give two f16 neighbours for a few keys.
+        # Keys are rotated in f32 here, and in float64 in the oracle. A few keys then round to different f16 numbers.
         np.testing.assert_allclose(one, oracle_of_rounded(text, len(text) - 1), atol=5e-5)
 
 

@@ -34,8 +34,8 @@ def test_loss_and_gradients_agree_with_a_float64_oracle_that_rounds_the_same_ope
         want, exact = llama.loss_and_grads(*call, rounded="bf16"), llama.loss_and_grads(*call)
         loss, _ = e.train_step(variant.ids(), targets(variant), HP.hp(1))
         got = to_per_head({name: e.gradient(name) for name in e.param_names()}, variant.cfg)
-    # A value near the middle of two bfloat16 numbers may be rounded differently in f32 and in f64. So the bounds are a
-    # part of the difference that the rounding of all operands makes.
+    # A value near the middle of two bfloat16 numbers may be rounded differently in f32 and in f64. So each bound is a
+    # fraction of the change that rounding all operands causes.
     assert abs(loss - want.loss) < 1e-4 * want.loss
     errors, effects = [], []
     for name, grad in want.grads.items():
@@ -113,7 +113,7 @@ def test_the_gradients_of_a_product_have_the_bits_of_the_oracle(
         assert got_x.tobytes() == product(dy, w).tobytes()
         parts = [slice(i * t, (i + 1) * t) for i in range(windows)]
         assert got_w.tobytes() == tree([product(dy[rows].T, x[rows]) for rows in parts]).tobytes()
-        for part in (1, 2, 3, 5, t, 2 * t + 1):  # the parts end at even rows of a window
+        for part in (1, 2, 3, 5, t, 2 * t + 1):  # a part that would end at an odd row of a window gets one more row
             for n_threads in (1, 2):
                 in_parts = gradients(x, w, wanted, windows, n_threads, "bf16", part)
                 assert in_parts[0].tobytes() == got_x.tobytes(), part

@@ -193,7 +193,7 @@ def test_operands_that_do_not_fit_are_refused_by_name() -> None:
             nn.tnn_fused_cross_entropy(s, last, nn.tnn_input_1d_i32(s, 1), -1)
 
 
-def test_a_graph_without_room_for_the_parts_is_refused() -> None:
+def test_a_graph_without_space_for_the_parts_is_refused() -> None:
     with nn.Session(n_threads=1) as s:
         nn.tnn_session_set_graph_capacity(s, 50)
         w = nn.tnn_input_2d_f32_persistent(s, 6, 8)

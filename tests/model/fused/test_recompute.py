@@ -77,7 +77,8 @@ def test_only_the_inputs_of_layers_and_one_layer_need_memory() -> None:
             shown = profile(e, variant.ids(), np.arange(n), targets(variant), HP.hp(1), True)
             again = sum(node.name.endswith(" again") for node in shown.nodes)
             assert again == (7 * layers if recompute else 0)
-    activations = 4 * n * (3 * 128 + 2 * 128 + 3 * d_ff)  # of a layer: norms, q, k, v, attention, both sides of SwiGLU
+    # Bytes of the activations of a layer: norms, q, k, v, attention, both sides of SwiGLU.
+    activations = 4 * n * (3 * 128 + 2 * 128 + 3 * d_ff)
     assert nbytes[0] - nbytes[1] > 0.9 * (layers - 2) * activations
 
 

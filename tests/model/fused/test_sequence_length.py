@@ -15,7 +15,7 @@ from toynn import TinyNNTypeError, TinyNNValueError
 from toynn.llm.labels import IGNORED
 
 T, B = 40, 3
-LENGTHS = (9, 24, 17)  # of the samples at the start of the sequences
+LENGTHS = (9, 24, 17)  # number of tokens of the sample at the start of each sequence
 I32 = npt.NDArray[np.int32]
 
 

@@ -317,7 +317,7 @@ def test_only_a_mapped_matrix_of_whole_heads_is_interleaved(tmp_path: Path) -> N
             nn.tnn_tensor_set_interleaved(own, 2)
 
 
-def test_a_stored_weight_is_only_a_weight(tmp_path: Path) -> None:
+def test_a_quantized_weight_is_refused_as_another_operand(tmp_path: Path) -> None:
     kind = GGMLQuantizationType.Q8_0
     with weights(kind, matrices(kind, {"w": (32, 32)}), tmp_path, stored=True, n_threads=1) as (s, w, finalize):
         x = nn.tnn_input_2d_f32_persistent(s, 32, 32)

@@ -96,7 +96,7 @@ def test_batches_of_any_size_give_the_bits_of_the_whole_step(name: str, windows:
     assert steps(VARIANTS[name], windows, batches[-1], n_threads=3) == whole
 
 
-def test_a_step_with_one_window_has_its_bits_also_if_its_gradients_are_kept_for_no_batch() -> None:
+def test_keeping_the_gradients_changes_no_bit_of_a_step_with_one_window() -> None:
     variant = VARIANTS["tied"]
     ids, targets = batch_of_windows(variant, 1)
     results = []
@@ -239,7 +239,8 @@ def test_calls_that_do_not_fit_the_windows_are_refused_and_change_nothing() -> N
                 e.train_step(*feed, accumulate=True, update=False)
         assert before == {name: e.download_weight(name).tobytes() for name in e.param_names()}
         e.train_step(*feed)
-        with pytest.raises(SessionError, match="there are no gradients yet to add to"):  # the step has ended
+        # the step has ended, so there is no sum to add to
+        with pytest.raises(SessionError, match="there are no gradients yet to add to"):
             e.train_step(*feed, accumulate=True)
         with pytest.raises(SessionError, match="tensors of a graph exist already; set the windows before"):
             nn.tnn_session_set_windows(e.sess, 1, 0)

@@ -120,7 +120,7 @@ class Bf16Product(torch.autograd.Function):
 
 
 def bf16(x: Tensor) -> Tensor:
-    return x.float().bfloat16().double()  # toynn rounds f32 numbers
+    return x.float().bfloat16().double()  # x is rounded to f32 first, as in toynn
 
 
 def product(x: Tensor, w: Tensor, rounded: torch.dtype | str | None) -> Tensor:

@@ -54,7 +54,9 @@ def product(path: Path, kind: int, stored: bytes, n_threads: int = 1, offset: in
 
 
 @BY_NAME
-def test_a_product_with_a_mapped_weight_is_that_with_its_values(kind: GGMLQuantizationType, tmp_path: Path) -> None:
+def test_a_product_with_a_mapped_weight_equals_the_product_with_its_values(
+    kind: GGMLQuantizationType, tmp_path: Path
+) -> None:
     stored, values = random_blocks(kind, ROWS, seed=int(kind))
     got = product(tmp_path / "w", int(kind), stored.tobytes())
     want = X.astype(np.float64) @ values.T.astype(np.float64)

@@ -134,11 +134,11 @@ def test_a_session_on_a_device() -> None:
 
 
 @pytest.mark.parametrize(("dtype", "n", "nbytes"), [(0, 32, 128), (1, 32, 64), (30, 3, 6), (8, 64, 68), (2, 32, 18)])
-def test_the_size_of_a_row(dtype: int, n: int, nbytes: int) -> None:
+def test_the_size_of_a_row_follows_from_its_dtype(dtype: int, n: int, nbytes: int) -> None:
     assert nn.tnn_row_size(dtype, n) == nbytes
 
 
-def test_the_size_of_a_row_that_cannot_be_is_refused() -> None:
+def test_an_impossible_size_of_a_row_is_refused() -> None:
     for dtype in (-1, 4, 9999):  # 4 is a number that ggml no longer uses
         with pytest.raises(TinyNNTypeError, match=f"dtype must be one of ggml's dtypes.*, got {dtype}"):
             nn.tnn_row_size(dtype, 32)
@@ -161,7 +161,7 @@ def test_an_upload_may_state_its_number_of_elements() -> None:
             nn.tnn_upload_from_int_array(s, ids, [4, 5], 3)
 
 
-def test_the_product_of_matrices_by_the_helpers() -> None:
+def test_the_helpers_compute_the_product_of_matrices() -> None:
     a, b = normal(4, 3), normal(3, 5)
     with nn.persistent_new(0) as s:
         nn.tnn_finalize_weights(s)

@@ -22,7 +22,7 @@ with naming_the_extra():
     from tokenizers import Tokenizer
 
 _START, _END = itemgetter(0), itemgetter(1)
-_BATCH, _BATCH_TEXT = 64, 1 << 20  # samples and characters that are encoded together
+_BATCH, _BATCH_TEXT = 64, 1 << 20  # largest numbers of samples and of characters that are encoded together
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,8 @@ class Encoder:
         else:
             counted = np.zeros(len(ids) + len(end), dtype=np.uint8)
             counted[len(ids) :] = 1
-            for first, last in one.spans:  # the offsets of the tokens are in order, both their starts and their ends
+            # bisect works, because the starts of the tokens are in rising order, and so are their ends
+            for first, last in one.spans:
                 begin = bisect_right(offsets, first, key=_END)
                 counted[begin : bisect_left(offsets, last, begin, key=_START)] = 1
         all_ids = np.array([*ids, *end], dtype=np.int32)

@@ -14,7 +14,7 @@ from toynn.errors import TinyNNMemoryError, TinyNNValueError
 from toynn.text.chat_template import RenderRequest
 from toynn.wording import spelled
 
-_BATCH = 64  # samples that are rendered together
+_BATCH = 64  # number of samples that are rendered together
 
 
 class Place(NamedTuple):

@@ -106,7 +106,7 @@ class SampleTask:
 
     def encoder(self, chat: ChatTemplates | None) -> Callable[[SampleBlock], list[Result]]:
         """Return the function that encodes a block with these chat templates."""
-        # a pair is shortened as a whole
+        # pairs are shortened later, so that both sequences of a pair lose the same tokens
         settings = replace(self.settings, max_tokens=None) if self.pairs else self.settings
         encoder = Encoder(self.tokenizer, self.eos_id, chat, settings)
 

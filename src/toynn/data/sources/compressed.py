@@ -14,12 +14,13 @@ from toynn.extras import naming_the_extra
 from toynn.storage.regular_files import open_regular, refuse_lfs_pointer
 
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-_SKIPPABLE = tuple(bytes([0x50 + n]) + b"\x2a\x4d\x18" for n in range(16))  # a frame that Zstandard ignores
+# the first bytes of a frame that Zstandard ignores
+_SKIPPABLE = tuple(bytes([0x50 + n]) + b"\x2a\x4d\x18" for n in range(16))
 _PART = 1 << 20  # bytes
 _PACKED_PART = 1 << 10  # bytes of a Zstandard file that are unpacked at once; they can become 32 MiB
 _LARGEST_WINDOW = 1 << 27  # bytes that unpacking a Zstandard file may need
-# A file that unpacks to much more than real texts is made to fill the disk. Real texts shrink to a tenth, or, if they
-# repeat themselves, to a hundredth of their size.
+# A file with a larger ratio of unpacked to packed bytes was made to fill the disk. Compression reduces real texts to a
+# tenth of their size, and texts that repeat themselves to a hundredth.
 _MOST_RATIO, _ALWAYS_ALLOWED = 400, 1 << 28
 
 

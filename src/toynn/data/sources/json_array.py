@@ -94,7 +94,7 @@ class _Splitter:
         self._size += len(content)
         if self._size <= LONGEST_ITEM:
             self._held.append(content)
-        else:  # only the number of lines is needed
+        else:  # the element is too long, so only its number of lines is still needed
             self._held = [b"\n" * (b"".join(self._held).count(b"\n") + content.count(b"\n"))]
 
     def _element(self, *, last: bool) -> Iterator[Item]:

@@ -219,7 +219,7 @@ def _checked_messages(name: str, messages: list[Any]) -> list[dict[str, Any]]:
 
 def _tools(record: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     tools = record.get("tools")
-    if isinstance(tools, str):  # many files contain the tools as JSON in a text
+    if isinstance(tools, str):  # in many files, the tools are a string that contains JSON
         if not tools.strip():
             return None
         try:

@@ -172,5 +172,5 @@ def _is_object(line: bytes) -> bool:
         return isinstance(json.loads(line.decode("utf-8")), dict)
     except (json.JSONDecodeError, UnicodeDecodeError):
         return False
-    except (RecursionError, ValueError):  # too deep, or an integer with too many digits
+    except (RecursionError, ValueError):  # nested too deeply, or an integer with too many digits
         return _OBJECT.match(line) is not None

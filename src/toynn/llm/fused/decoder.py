@@ -40,7 +40,7 @@ from toynn.tinynn.memory import want_memory
 
 CACHES = {"f32": TNN_F32, "f16": TNN_F16}  # the types of cached keys and values
 _CHUNK = 512  # number of tokens read at once; it limits the memory of the activations
-_GROWTH = 1 << 25  # bytes of the cache for which memory is checked at once
+_GROWTH = 1 << 25  # the free memory is checked each time when the cache has grown by this number of bytes
 
 
 class LlamaDecoder(Initialised):
@@ -147,10 +147,12 @@ class LlamaDecoder(Initialised):
         self._largest_ctx = self.n_ctx
         self._dtype = CACHES[one_of("cache", cache, tuple(CACHES))]
         row = 2 * cfg.n_kv * cfg.head_dim
-        self._most_rows = INT31_MAX // row  # of a cache, because ggml's tensors have at most this number of elements
-        self._row_nbytes = row * cfg.n_layers * (2 if self._dtype == TNN_F16 else 4)  # of all layers
-        self._n_past = [0]  # the number of tokens read of each sequence
-        self._n_checked = 0  # the number of rows of the cache for which memory was available
+        # limit of the rows of a cache: a tensor of ggml has at most INT31_MAX elements
+        self._most_rows = INT31_MAX // row
+        # bytes of a row, added up over all layers
+        self._row_nbytes = row * cfg.n_layers * (2 if self._dtype == TNN_F16 else 4)
+        self._n_past = [0]  # for each sequence, the number of tokens read
+        self._n_checked = 0  # the number of cache rows for which enough memory was free
         self._turns = 0
         self._graph: DecoderGraph | None = None
         self._session = Session(0, n_threads, oversubscribe)

@@ -29,7 +29,7 @@ from toynn.tinynn import (
     tnn_tensor_ne1,
 )
 
-LOGITS_NBYTES = 64 << 20  # the size of the logits that exist at once, if they are not kept
+LOGITS_NBYTES = 64 << 20  # largest number of bytes of logits at a time, if the logits are not kept
 LEAST_ROWS = 128  # fewer rows would make the products with the output matrix slower
 
 

@@ -173,7 +173,8 @@ class CheckpointMeta:
     def to_json(self) -> str:
         """Return the content of meta.json."""
         content = dataclasses.asdict(self)
-        if not self.other_eos_ids:  # older versions of toynn refuse files with these keys
+        # older versions of toynn refuse these keys, so keys with their default value are left out
+        if not self.other_eos_ids:
             del content["other_eos_ids"]
         if self.foreign == NO_SETTINGS:
             del content["foreign"]

@@ -392,10 +392,10 @@ def _refuse_foreign(path: Path) -> None:
         raise TinyNNValueError(f"{path} exists and is not a folder; use another path")
     try:
         found = {entry.name for entry in path.iterdir()}
-    except FileNotFoundError:  # another process has just removed the folder that it had created
+    except FileNotFoundError:  # another process created this folder and has just removed it
         return
-    # A process that creates a run creates `checkpoints` first. The list is therefore read before anything else: a list
-    # without `checkpoints` is then never the list of a run that another process is creating.
+    # A process that creates a run creates `checkpoints` first. So if another process is creating a run here, a list
+    # that is not empty contains `checkpoints`. The list must be read before the state of `checkpoints` is checked.
     ours = LATEST in found or (CHECKPOINTS in found and not (path / CHECKPOINTS).is_file())
     if found and not ours:
         raise TinyNNValueError(f"{path} exists and is not a run; use a new or empty folder")

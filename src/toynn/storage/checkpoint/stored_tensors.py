@@ -54,7 +54,8 @@ class _Reader:
         self._path = path
         self._file = os.dup(file.fileno())
         weakref.finalize(self, os.close, self._file)
-        # The library checks the header. It accepts only a path: /dev/fd/N is the open file, even if it was removed.
+        # The library checks the header, and accepts only a path. /dev/fd/N is a path of the open file, even if the file
+        # was removed.
         opened = Path(f"/dev/fd/{self._file}")
         try:
             with safe_open(opened if opened.exists() else path, framework="numpy") as stored:

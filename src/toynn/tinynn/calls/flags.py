@@ -62,10 +62,10 @@ def tnn_tensor_set_interleaved(t: Tensor, d_head: int) -> None:
 
 
 def tnn_tensor_set_bf16_products(t: Tensor) -> None:
-    """Round the operands of the products of fused operators with the matrix t to bfloat16, to nearest even.
+    """Let fused operators round the operands of their products with the matrix t to bfloat16, to nearest even.
 
-    The operands are t, the activations and, in the backward pass, the gradients. The sums and the results are f32, and
-    t keeps its values. The call affects operators that are appended later, except `tnn_fused_add_product`.
+    These operands are t, the activations and, in the backward pass, the gradients. The sums and the results are f32,
+    and t keeps its values. The call affects operators that are appended later, except `tnn_fused_add_product`.
 
     Raises:
         TinyNNValueError: t is not a matrix, or an operator computes it.

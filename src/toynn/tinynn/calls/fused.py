@@ -18,7 +18,7 @@ from toynn.tinynn.session import Session, Tensor, built, handle, handles, option
 
 
 def tnn_fused_add_product(s: Session, y: Tensor, x: Tensor, weight: Tensor, column: int) -> Tensor:
-    """Return y with the product x W^T added to the columns column to column + m - 1: [columns, rows].
+    """Return y with the product x W^T added to its m columns from `column` on: [columns, rows].
 
     Args:
         y: [columns, rows].
@@ -172,14 +172,14 @@ def tnn_fused_attention_cached(
     Args:
         qkv: [(n_heads + 2 n_kv) d_head, B t].
         rope_table: [d_head, B t].
-        kv_cache: persistent, [2 n_kv d_head, rows], from `tnn_kv_cache` or in F32.
+        kv_cache: persistent [2 n_kv d_head, rows], from `tnn_kv_cache`, or of dtype F32.
         n_past: i32 [B], number of earlier tokens of each sequence, 0 to n_ctx - t (checked by each compute).
         n_heads: query heads.
         n_kv: key-value heads.
         window: as for `tnn_fused_attention`.
         scale: as for `tnn_fused_attention`.
         n_ctx: largest number of tokens of a sequence; 0: the rows of the cache.
-        first_rows: i32 [B], or None: first row of each sequence in the cache, rising; None: 0, for B = 1.
+        first_rows: i32 [B], or None: first row of each sequence in the cache, in rising order; needed if B > 1.
     """
     return built(
         s,
@@ -228,7 +228,7 @@ def tnn_fused_cross_entropy(
         logits: [vocab, rows].
         targets: i32 [rows].
         ignore_id: a target that does not count; it is not a token.
-        divisor: an input [1] instead of the number of targets that are not ignore_id, or None.
+        divisor: an input [1] that replaces the number of targets that are not ignore_id, or None.
     """
     return built(
         s,

@@ -214,7 +214,7 @@ def tnn_rope_ext(
     Args:
         x: [d, heads, T].
         positions: i32 [T].
-        n_dims: the number of the d dimensions that are rotated.
+        n_dims: number of dimensions that are rotated, at most d.
         freq_base: base of the frequencies.
         freq_scale: factor of the positions.
         ext_factor: above 0: use YaRN.
