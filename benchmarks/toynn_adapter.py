@@ -19,7 +19,7 @@ from toynn.model.weights import weights_of
 
 QUANTIZED, IN_F32, HF, PEFT = "base.gguf", "base-f32.gguf", "hf", "peft"
 PROJECTIONS = ("q", "k", "v", "o", "gate", "up", "down")
-_ROWS = 4096  # different rows of random numbers; larger matrices repeat them
+_ROWS = 4096  # number of different rows of random numbers; larger matrices repeat these rows
 
 
 def spec_of(shape: Shape) -> AdapterSpec:

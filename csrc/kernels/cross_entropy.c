@@ -256,8 +256,8 @@ static struct ggml_tensor * divisor_operand(tnn_session * s, tnn_tensor h) {
     return t;
 }
 
-/* Sets the operands of a loss of logits [vocab, rows], which have the rows of the argument `of`. Returns false with an
- * error. */
+/* Sets the operands of a loss of logits [vocab, rows]. `of` is the argument arg of the call, which has the rows.
+ * Returns false with an error. */
 static bool loss_operands(tnn_session * s, struct loss * loss, tnn_tensor targets, int32_t ignore_id, tnn_tensor divisor, int64_t vocab,
                           const char * arg, const struct ggml_tensor * of) {
     loss->ignore_id = ignore_id;

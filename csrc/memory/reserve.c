@@ -249,7 +249,7 @@ void __wrap_free(void * block) {
 void * __wrap_realloc(void * block, size_t size) {
     struct tnn_reserve_block * b = lent(block);
     if (b != NULL) {
-        *b = t_reserve->blocks[--t_reserve->n]; /* from now on it is an ordinary block */
+        *b = t_reserve->blocks[--t_reserve->n]; /* from now on, the block is an ordinary block */
     }
     return __real_realloc(block, size);
 }

@@ -17,7 +17,7 @@ def _refuse_sub_interpreter() -> None:
     except ImportError as error:
         if "subinterpreter" in str(error):  # ctypes of Python 3.12 refuses to be imported in a sub-interpreter
             raise _refusal() from None
-        return  # ctypes needs libffi; without it the id of the interpreter cannot be read
+        return  # without libffi, ctypes cannot be imported, and the id of the interpreter cannot be read
     python.PyInterpreterState_Get.restype = ctypes.c_void_p
     python.PyInterpreterState_GetID.argtypes = [ctypes.c_void_p]
     python.PyInterpreterState_GetID.restype = ctypes.c_int64

@@ -35,8 +35,9 @@ from toynn.model.shape import ModelShape
 
 IDS = np.random.default_rng(0).integers(0, VOCAB, 100).tolist()
 BOUND = 5e-4  # allowed difference of logits, which reach about 10
-GELU_BOUND = 0.02  # as above with llama.cpp and GELU, whose arguments and results ggml rounds to F16
-# Shapes whose rows of q and k have both orders, with biases, an output matrix and a head size of their own.
+# allowed difference for GELU in llama.cpp, because ggml rounds the arguments and results of GELU to F16
+GELU_BOUND = 0.02
+# The shapes cover both orders of the rows of q and k, biases, an output matrix, and a separate head size.
 BASES = ["untied", "head_dim of its own", "qkv_bias", "qwen3", "smollm3", "gemma3"]
 each_base = pytest.mark.parametrize("name", BASES)
 

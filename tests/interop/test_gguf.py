@@ -527,7 +527,7 @@ def test_a_missing_file_raises_file_not_found_error(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_refused_and_its_descriptor_is_closed(tmp_path: Path) -> None:
-    before = os.open(os.devnull, os.O_RDONLY)  # the lowest free descriptor
+    before = os.open(os.devnull, os.O_RDONLY)  # os.open returns the lowest free descriptor
     os.close(before)
     for _ in range(20):
         with pytest.raises(TinyNNValueError, match="is not a regular file"):

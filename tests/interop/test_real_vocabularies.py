@@ -98,7 +98,8 @@ def joined(word: bytes, ranks: dict[bytes, int]) -> list[int]:
 
 def test_tekken_has_the_ids_of_its_ranks_and_of_llama_cpp(files: Path, tmp_path: Path) -> None:
     """The test uses the first 20,000 tokens by rank, which also form a complete vocabulary."""
-    regex = importlib.import_module("regex")  # another engine for the pattern; installed with transformers
+    # the package regex is another engine for the pattern, and is installed with transformers
+    regex = importlib.import_module("regex")
     described = json.loads((files / "tekken_240911.json").read_text())
     pattern = regex.compile(described["config"]["pattern"])
     ranks = {base64.b64decode(token["token_bytes"]): token["rank"] for token in described["vocab"][:20000]}

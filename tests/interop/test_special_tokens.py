@@ -196,7 +196,8 @@ def test_sampling_defaults_are_written_for_llama_cpp_and_read_from_its_files(tmp
         assert theirs.value("general.sampling.sequence") == "kpt"
     assert json.loads(import_gguf(tmp_path / "m.gguf").foreign.generation_config) == {**SAMPLING, **others}
     changed = changed_gguf(tmp_path / "m.gguf", tmp_path / "n.gguf", **{"toynn.generation_config": None})
-    model = import_gguf(changed)  # like a file from the converter of llama.cpp, without keys of toynn
+    # the changed file is like a file from the converter of llama.cpp, without keys of toynn
+    model = import_gguf(changed)
     assert json.loads(model.foreign.generation_config) == SAMPLING
     export_hf(model, tmp_path / "hf")
     written = json.loads((tmp_path / "hf" / "generation_config.json").read_text())

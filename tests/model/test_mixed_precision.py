@@ -59,7 +59,8 @@ def test_the_weights_and_their_moments_are_float32(weight_dtype: int) -> None:
         for name, values in weights.items():
             np.testing.assert_array_equal(engine.download_weight(name), values.astype(np.float32))
         before = {name: engine.download_weight(name) for name in engine.weights}
-        tiny = AdamW(lr=1e-6)  # a change that is smaller than the distance of two neighbouring F16 or BF16 numbers
+        # with this rate, an update is smaller than the distance of two neighbouring F16 or BF16 numbers
+        tiny = AdamW(lr=1e-6)
         recipe.step(variant.ids(), variant.positions(), variant.labels(), tiny.hp(1), True)
         for name in engine.param_names():
             assert not np.array_equal(engine.download_weight(name), before[name]), name

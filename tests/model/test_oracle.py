@@ -61,8 +61,8 @@ def test_exactly_the_trainable_weights_have_a_gradient(variant: Variant) -> None
     grads = torch_result(variant, weights_of(variant)).grads
     assert list(grads) == trainable_names(variant.cfg, variant.untied, variant.qkv_bias)
     assert {name: grad.shape for name, grad in grads.items()} == {name: shapes[name] for name in grads}
-    # Without RoPE, a bias of k would shift all scores of a row equally, so its gradient would be 0. With RoPE it is
-    # not.
+    # Without RoPE, a bias of k would shift all scores of a row equally, so its gradient would be 0. With RoPE, no
+    # gradient is 0.
     assert all(np.abs(grad).max() > 1e-6 for grad in grads.values())
 
 

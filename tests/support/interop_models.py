@@ -138,7 +138,8 @@ def make(name: str, seed: int = 0, tokens: bytes | None = b"", **changes: Any) -
         values = rng.normal(0.0, 0.3 if weight.endswith("norm.weight") else 0.25, size)
         if weight.endswith("norm.weight"):
             values += 1.0
-            if shape.architecture == "gemma3":  # its folders contain the values minus 1, which must be exact in f32
+            # Hugging Face folders of gemma3 contain these values minus 1, and the difference must be exact in f32
+            if shape.architecture == "gemma3":
                 values = np.round(values * 2**20) / 2**20
         weights[weight] = values.astype(np.float32)
     content = tokenizer() if tokens == b"" else tokens

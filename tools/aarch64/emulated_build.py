@@ -71,7 +71,7 @@ def emulated_build(folder: Path) -> EmulatedBuild:
     toynn = folder / "toynn"
     shutil.rmtree(toynn, ignore_errors=True)
     _install(folder, toynn, version, "--no-deps", str(wheel))
-    shutil.rmtree(packages / "toynn", ignore_errors=True)  # the wheel of an earlier source tree
+    shutil.rmtree(packages / "toynn", ignore_errors=True)  # this copy of toynn may be from an earlier source tree
     commands = EmulatedBuild(folder / "bin" / "python3", folder / "bin" / "toynn")
     for path, arguments in ((commands.python, ""), (commands.toynn, RUN_TOYNN)):
         path.parent.mkdir(exist_ok=True)

@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from operation import Operation
 from paths import TESTS_SUPPORT
 
-sys.path.insert(0, str(TESTS_SUPPORT))  # for the import of the table of session calls
+sys.path.insert(0, str(TESTS_SUPPORT))  # the table of session calls is imported from this folder
 
 FIRST_SESSION = "first session of a process"
 # After this number of failures in one mode of an operation, the sweep continues with the next operation.

@@ -50,12 +50,13 @@ class Round(Arguments):
     def __init__(self, seed: int, variant: Variant = PLAIN) -> None:
         super().__init__(random.Random(seed), Session(n_threads=variant.n_threads, oversubscribe=True))
         self.variant = variant
-        self.parameters: list[tuple[nn.Tensor, nn.Tensor, nn.Tensor]] = []  # weight and moments
+        # for each parameter, the weight and its two moments
+        self.parameters: list[tuple[nn.Tensor, nn.Tensor, nn.Tensor]] = []
         self.calls = 0
         self.refused = 0
         self.computed = 0
         self.kept = False  # whether the gradients of the graph are outputs
-        self.succeeded: set[str] = set()  # names of functions
+        self.succeeded: set[str] = set()  # names of the functions whose calls succeeded
         self.numbers: list[Any] = []  # all results, to compare the variants
         self.attempt(nn.tnn_session_set_graph_capacity, self.session, self.random.choice([40, 100, 512, 512, 2000]))
 

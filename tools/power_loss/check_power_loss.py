@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from paths import TESTS_SUPPORT
 
-sys.path.insert(0, str(TESTS_SUPPORT))  # to import small_runs
+sys.path.insert(0, str(TESTS_SUPPORT))  # small_runs is imported from this folder
 
 import file_workloads
 import training_workloads

@@ -147,7 +147,8 @@ class Export:
         first = _trained(given)
         for name, model in (("first", first), ("second", _other(first))):
             (given / name).mkdir()
-            self._write(model, given / name / "model", False)  # the content of a file may include the file's name
+            # all these files have the same name, because the content of a file may include its name
+            self._write(model, given / name / "model", False)
 
     def perform(self, given: Path, files: Path, report: Callable[[str], None]) -> None:
         first = load_checkpoint(given / "run").model

@@ -60,7 +60,7 @@ def reply_frame(template: ChatTemplate) -> ReplyFrame:
     try:
         text = template.render([question, {"role": "assistant", "content": reply}])
         prompt = template.render([question], add_generation_prompt=True)
-    except TinyNNValueError:  # the first reply reports the error of a wrong template
+    except TinyNNValueError:  # the first reply reports that the template is wrong
         return ReplyFrame()
     before, found, rest = text.rpartition(reply)
     if not found:

@@ -68,6 +68,6 @@ def templates_in(path: Path) -> dict[str, str]:
 
         return hf_chat_templates(path)
     if (path / "tokenizer.json").is_file() and not (path / "meta.json").is_file():
-        return {}  # a folder with only a tokenizer
+        return {}  # a folder with only a tokenizer has no templates
     template = load_checkpoint(path).model.foreign.chat_template
     return {DEFAULT: template} if template else {}

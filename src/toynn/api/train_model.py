@@ -202,7 +202,8 @@ def _continue_prompts(args: TrainArgs) -> ContinuePrompts:
 
     def texts(model: AnyModel, prompts: Sequence[str], max_tokens: int, temperature: float) -> tuple[str, ...]:
         source = Checkpoint(args.out, 0, model, None, {})
-        shared = None if base is None else dataclasses.replace(base, on_close=lambda: None)  # the run closes the base
+        # the run closes the base later, so this model must not close it
+        shared = None if base is None else dataclasses.replace(base, on_close=lambda: None)
         with TextModel(source, base=shared, n_threads=args.n_threads) as opened:
             return tuple(opened.generate(one, max_tokens=max_tokens, temperature=temperature) for one in prompts)
 

@@ -33,7 +33,8 @@ def main() -> None:
         print("toynn: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command has ended, and its exit code is decided
+        # the exit code of the command is decided, and Ctrl-C must not change it
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _check_streams() -> None:

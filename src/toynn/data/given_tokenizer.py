@@ -48,7 +48,8 @@ def check_decoding(model: Tokenizer, texts: Texts) -> None:
     for path in texts.paths:
         checked = itertools.islice(Texts([path], texts.separators).pieces(), _CHECKED_PIECES)
         for _, found in itertools.groupby(encoded(model, checked), key=lambda one: one[0].document):
-            of_document = list(found)  # a decoder may treat the start of a text differently
+            # a document is decoded as a whole, because a decoder may treat the start of a text differently
+            of_document = list(found)
             text = "".join(piece.text for piece, _ in of_document)
             back = text_of(model, [one for _, ids in of_document for one in ids])
             if back != text:

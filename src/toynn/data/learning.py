@@ -48,7 +48,7 @@ def learned_bpe(texts: Iterator[str], text_bytes: int, vocab_size: int, eos: str
         try:
             content = _answer(ours, most, eos, texts)
             if content is None:
-                child.wait()  # the child has failed and is ending; its exit status tells the cause
+                child.wait()  # the child has failed and is ending; its exit status shows the cause
         finally:
             child.kill()
             status = child.wait()

@@ -46,7 +46,7 @@ def plan_of(lengths: npt.NDArray[np.int64], size: int) -> PackingPlan:
     """
     counts = np.bincount(lengths, minlength=size + 1)
     window_of = np.empty(lengths.size, dtype=np.int64)
-    spaces: dict[int, list[Positions]] = {}  # for each free space, the windows that have it
+    spaces: dict[int, list[Positions]] = {}  # for each amount of free space, the windows that have this amount
     has_space = np.zeros(size + 1, dtype=bool)
     windows = placed = 0
     for length in np.flatnonzero(counts)[::-1].tolist():

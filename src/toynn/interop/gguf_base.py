@@ -128,7 +128,8 @@ class _StoredWeights(StoredWeights):
         whole = weight.name in self.gguf.tensors
         reordered = self.reorders and weight.rotated_heads > 0
         if (reordered and len(weight.size) == 1) or not (whole or weight.whole in self.gguf.tensors):
-            return None  # a bias in another order, or a weight whose heads are tensors of their own in the file
+            # cannot be mapped: a bias in another order, or a weight that the file stores as one tensor for each head
+            return None
         name = weight.name if whole else weight.whole
         if len(weight.size) == 1 and self.gguf.tensor(name).type != TNN_F32:
             return None  # ggml adds and multiplies with vectors of F32 only

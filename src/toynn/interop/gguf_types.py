@@ -102,7 +102,7 @@ def stored_values(
     if kind == F32:
         return values
     rows = np.ascontiguousarray(values).reshape(-1, values.shape[-1])
-    with ThreadPoolExecutor(nn.tnn_available_cores()) as threads:  # the calls of ggml run side by side
+    with ThreadPoolExecutor(nn.tnn_available_cores()) as threads:  # the calls of ggml run in parallel
         try:
             parts = list(threads.map(lambda part: nn.tnn_quantize(kind, part), _parts(rows)))
         except TinyNNValueError:

@@ -164,7 +164,8 @@ class ModelApp:
         bodies = ReplyBodies(wanted.messages is not None, self._name, wanted.options.sampling.seed)
         pieces = self._pieces(request, job)
         try:
-            first = await anext(pieces)  # an error before the first piece has a status of its own
+            # if an error comes before the first piece, the reply can still have another HTTP status
+            first = await anext(pieces)
             if wanted.stream:
                 return _EventStream(_chunks(first, pieces, bodies, wanted.usage_at_end), pieces)
             text = ""
@@ -218,7 +219,7 @@ class ModelApp:
             504,
             f"the reply took longer than {self._limits.seconds:g} seconds, the limit of this server",
             code="timeout",
-            headers={"x-should-retry": "false"},  # OpenAI's client would send the request again
+            headers={"x-should-retry": "false"},  # without this header, OpenAI's client would send the request again
         )
 
 

@@ -58,7 +58,8 @@ def new_folder(name: str, path: Path, files: Sequence[str]) -> Iterator[Path]:
             sync(path)
     except BaseException as error:
         if isinstance(error, OSError) and error.filename in [str(work / file) for file in files]:
-            error.filename = str(path / Path(error.filename).name)  # name the user's path, not the temporary one
+            # the error must name the user's path, not the temporary path
+            error.filename = str(path / Path(error.filename).name)
         for place in (*moved, *(work / file for file in files)):
             with contextlib.suppress(OSError):
                 place.unlink()

@@ -83,7 +83,8 @@ def read_regular(path: Path, largest: int | None = None) -> bytes:
 def _opened(path: Path, flags: int, mode: str) -> BinaryIO:
     descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # os.fdopen would refuse a folder and not close it
+        # os.fdopen would refuse the descriptor of a folder, and would not close it
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise FileFormatError(f"{path} is not a regular file; give the path of a file")
         return os.fdopen(descriptor, mode)  # type: ignore[return-value]
     except BaseException:

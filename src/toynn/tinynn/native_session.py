@@ -52,7 +52,7 @@ class NativeSession:
         self.pointer = pointer
         self.lock = threading.RLock()
         self.pid = os.getpid()
-        self.busy = False  # the thread that holds the lock is inside a C call
+        self.busy = False  # True while the thread that holds the lock is inside a C call
         self.closed = False
         self.rebuilds = 0  # the number of times the graph was dropped; handles of earlier graphs are stale
         self.kept: list[object] = []  # the owners of memory that the C session reads, until it is freed

@@ -160,7 +160,7 @@ class Tensor(Initialised):
         try:
             known = self._known_ne
             if known[0] == rebuilds and not (native.closed or native.busy):
-                # A shape never changes. No graph was dropped since it was read, so the handle is not stale.
+                # A shape never changes. No graph was dropped after the shape was read, so the handle is not stale.
                 return known[1]
         except AttributeError:
             pass  # the shape was not read yet

@@ -12,7 +12,8 @@ from toynn.tinynn import tnn_available_memory, tnn_session_compute_nbytes, tnn_s
 from toynn.training.config import TrainConfig
 from toynn.training.optimizer import DECAY_VECTORS
 
-Realize: TypeAlias = Callable[[LlamaSeqEngine, int, int], None]  # engine, tokens per window, windows
+# arguments: the engine, tokens per window, number of windows
+Realize: TypeAlias = Callable[[LlamaSeqEngine, int, int], None]
 
 
 @contextmanager
@@ -37,7 +38,7 @@ def naming_the_batch(
     try:
         yield
     except refused as error:
-        engine.close()  # the message below counts the memory of the engine as available
+        engine.close()  # the memory of the engine must be free before the message states how much memory is available
         kind = TinyNNMemoryError if isinstance(error, TinyNNMemoryError) else ConfigurationError
         message = _explanation(realize, t_seq, config)
         if message is None:

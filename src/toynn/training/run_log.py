@@ -97,7 +97,7 @@ def as_json(event: Event) -> dict[str, Any]:
     fields = {
         key: _plain(value)
         for key, value in dataclasses.asdict(event).items()
-        if value is not None or key not in _OF_PAIRS  # a run on other data has no such figures
+        if value is not None or key not in _OF_PAIRS  # only a run on preference pairs has these figures
     }
     return {"v": VERSION, "event": NAMES[type(event)], "time": now, **fields}
 

@@ -44,7 +44,7 @@ class SourcesRead:
         self.names = distinct(_one_line(source.name) for source in tokens.meta.sources) if borders else ()
         self._windows, self._borders = windows, np.array([0, *borders], dtype=np.int64)
         self._tokens = np.zeros(len(borders), dtype=np.int64)
-        self._counted = 0  # number of windows whose tokens are in _tokens
+        self._counted = 0  # number of windows whose tokens are counted in _tokens
 
     def tokens(self, windows: int) -> tuple[int, ...]:
         """Return the number of tokens of each source in the first windows, or preference pairs, of a run.

@@ -137,7 +137,8 @@ def kernel_in_use(name: str) -> Iterator[None]:
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_every_kernel_gives_these_bits(name: str, kernel: str, tmp_path: Path) -> None:
     kind = GGMLQuantizationType[name]
-    content = matrices(kind, {"one": (530, 768), "two": (33, 768)})  # more columns than are packed at once
+    # these matrices have more columns than are packed at once
+    content = matrices(kind, {"one": (530, 768), "two": (33, 768)})
     want = product(kind, content, tmp_path, stored=False, n_threads=2, rows=70)
     with kernel_in_use(kernel):
         for n_threads in (1, 3):
@@ -148,7 +149,8 @@ def test_every_kernel_gives_these_bits(name: str, kernel: str, tmp_path: Path) -
 @pytest.mark.parametrize("kernel", KERNELS)
 @BY_NAME
 def test_every_kernel_gives_these_bits_for_one_row(kind: GGMLQuantizationType, kernel: str, tmp_path: Path) -> None:
-    content = matrices(kind, {"one": (131, 512), "two": (64, 512)})  # whole and incomplete vectors of columns
+    # the columns fill some vectors completely and the last one partly
+    content = matrices(kind, {"one": (131, 512), "two": (64, 512)})
     want = product(kind, content, tmp_path, stored=False, n_threads=1, rows=1)
     with kernel_in_use(kernel):
         for n_threads in (1, 2):

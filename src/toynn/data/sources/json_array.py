@@ -53,7 +53,7 @@ class _Splitter:
                     self._keep(part[begin : at - 1])
                     yield from self._element(last=True)
                     self.ended, begin = True, at
-            elif self._depth == 1:  # a comma
+            elif self._depth == 1:  # a comma between two elements
                 self._keep(part[begin : at - 1])
                 yield from self._element(last=False)
                 begin = at

@@ -18,7 +18,7 @@ from toynn.errors import FileFormatError, TinyNNValueError
 from toynn.storage.regular_files import open_regular
 from toynn.wording import spelled
 
-_HEAD = 1 << 20  # number of first bytes that show the container
+_HEAD = 1 << 20  # number of bytes at the start of a file from which the container is recognized
 _LINES = 5  # number of first lines; if at least half of them are JSON objects, the file consists of JSON lines
 _FIRST_ITEMS = 100  # number of items that are searched for the first item with a known format
 _OBJECT = re.compile(rb'\s*\{\s*"')
