@@ -34,7 +34,7 @@ PROGRAMS = {
 LABELS = {CONVERSATIONS: "conversations", TEXTS: "texts in JSON lines", PLAIN: "plain text"}
 _SAMPLES, _ROUNDS = 20_000, 5
 _SMALL_FILE, _LARGE_FILE = 200_000_000, 2_000_000_000  # bytes
-_PAUSE_S = 0.2  # seconds between two looks at the memory of the processes
+_PAUSE_S = 0.2  # seconds between two readings of the memory of the processes
 
 
 @dataclass

@@ -33,7 +33,7 @@
 #define TNN_INDEX_BITS      22
 #define TNN_BITS(n)         ((UINT64_C(1) << (n)) - 1)
 
-/* The stage of the current generation's graph. Each call checks the stages in which it may run. */
+/* The stage of the current generation's graph. Each call is allowed only in certain stages, and checks the stage. */
 enum tnn_stage {
     TNN_STAGE_DECLARE,           /* persistent tensors can be declared */
     TNN_STAGE_BUILD,             /* the weights are allocated, and nodes can be appended */

@@ -72,7 +72,7 @@ TNN_API const char * tnn_cpu_missing(void);
  * first matrix product, a process chooses the fastest kernel that its CPU can run. In Python the environment variable
  * TOYNN_GEMM_KERNEL can name another kernel. All kernels give the same bits. */
 TNN_API const char * tnn_gemm_kernel(void);
-/* Return the name of kernel i in the list of kernels that this CPU can run, with the fastest first, or none. */
+/* Return the name of kernel i in the list of kernels that this CPU can run, or none. The fastest kernel is the first one. */
 TNN_API const char * tnn_gemm_kernel_at(int32_t i);
 /* Use the named kernel for all products of this process from now on.
  * TNN_E_VALUE: this CPU, or this build, has no kernel of that name. */
@@ -212,8 +212,8 @@ TNN_API int tnn_zero_tensor(tnn_session * s, tnn_tensor t); /* Set all elements 
  *
  * All raise TNN_E_VALUE for wrong shapes and numbers, TNN_E_TYPE for wrong dtypes, and TNN_E_STATE for stale or foreign
  * handles and if no graph is being built. */
-/* Return the product of a [k, m] (f32, f16, bf16 or quantized) and b [k, n]: [m, n]. Dimensions 2 and 3 of a are
- * repeated to match those of b. */
+/* Return the product of the tensors a [k, m] (f32, f16, bf16 or quantized) and b [k, n]: [m, n]. Dimensions 2 and 3
+ * of a are repeated to match those of b. */
 TNN_API tnn_tensor tnn_matmul(tnn_session * s, tnn_tensor a, tnn_tensor b);
 /* Return a + b. b is repeated to the shape of a. */
 TNN_API tnn_tensor tnn_add(tnn_session * s, tnn_tensor a, tnn_tensor b);
@@ -221,7 +221,7 @@ TNN_API tnn_tensor tnn_add(tnn_session * s, tnn_tensor a, tnn_tensor b);
 TNN_API tnn_tensor tnn_sub(tnn_session * s, tnn_tensor a, tnn_tensor b);
 /* Return a * b, element by element. b is repeated to the shape of a. */
 TNN_API tnn_tensor tnn_mul(tnn_session * s, tnn_tensor a, tnn_tensor b);
-/* Return a / b, element by element. b is repeated to the shape of a; a repeated b has no derivative. */
+/* Return a / b, element by element. b is repeated to the shape of a; if b is repeated, it has no derivative. */
 TNN_API tnn_tensor tnn_div(tnn_session * s, tnn_tensor a, tnn_tensor b);
 /* Return the product of a [m, k] and b [n, k], summed over k: [m, n]. Dimensions 2 and 3 of a are repeated to match
  * those of b. The product has no derivative. */
@@ -233,8 +233,8 @@ TNN_API tnn_tensor tnn_neg(tnn_session * s, tnn_tensor a);      /* Return -a. */
 TNN_API tnn_tensor tnn_softplus(tnn_session * s, tnn_tensor a); /* Return log(1 + exp(a)). */
 /* Return 1 / (1 + exp(-a)). ggml has no derivative for this operator. */
 TNN_API tnn_tensor tnn_sigmoid(tnn_session * s, tnn_tensor a);
-/* Return the values of a, without passing a gradient back to a. Operators before a that depend on a parameter still
- * need a derivative. */
+/* Return the values of the tensor a, without passing a gradient back to it. Operators before this tensor that depend
+ * on a parameter still need a derivative. */
 TNN_API tnn_tensor tnn_detach(tnn_session * s, tnn_tensor a);
 /* Return silu(gate) * up, element by element. gate and up have the same shape. */
 TNN_API tnn_tensor tnn_swiglu_split(tnn_session * s, tnn_tensor gate, tnn_tensor up);
@@ -256,7 +256,7 @@ TNN_API tnn_tensor tnn_soft_max_ext(tnn_session * s,
     tnn_tensor    mask,      /* optional, [ne0, >= ne1] */
     float         scale,     /* factor of a */
     float         max_bias); /* above 0: use ALiBi, which needs a mask and has no derivative */
-/* Return a copy of a with -inf in each element whose index in ne0 is greater than n_past + its index in ne1. */
+/* Return a copy of the tensor a with -inf in each element whose index in ne0 is greater than n_past + its index in ne1. */
 TNN_API tnn_tensor tnn_diag_mask_inf(tnn_session * s, tnn_tensor a, int32_t n_past);
 /* Return x with rotary position embeddings, in x's shape. */
 TNN_API tnn_tensor tnn_rope_ext(tnn_session * s,
@@ -279,30 +279,31 @@ TNN_API tnn_tensor tnn_get_rows(tnn_session * s, tnn_tensor table, tnn_tensor id
 TNN_API tnn_tensor tnn_concat(tnn_session * s, tnn_tensor a, tnn_tensor b, int32_t dim);
 /* Return the concatenation of one or more tensors along dimension dim; see tnn_concat. */
 TNN_API tnn_tensor tnn_concat_n(tnn_session * s, const tnn_tensor * parts, int32_t n, int32_t dim);
-/* Return a repeated to the shape of b. Each size of b must be a multiple of the same size of a. The values of b are not
- * read. */
+/* Return the tensor a, repeated to the shape of b. Each size of b must be a multiple of the same size of a. The
+ * values of b are not read. */
 TNN_API tnn_tensor tnn_repeat(tnn_session * s, tnn_tensor a, tnn_tensor b);
-/* Return a view of a whose dimension axis_i is a's dimension i. Most operators need a contiguous tensor: use
- * tnn_cont_2d. */
+/* Return a view of the tensor a, in which dimension i of a is dimension axis_i. Most operators need a contiguous
+ * tensor: use tnn_cont_2d. */
 TNN_API tnn_tensor tnn_permute(tnn_session * s, tnn_tensor a, int32_t axis0, int32_t axis1, int32_t axis2, int32_t axis3);
-/* Return a copy of a in which b [ne0, ne1] replaces elements, starting at an offset in bytes. In the copy, each row of
- * b begins nb1 bytes after the previous row. */
+/* Return a copy of the tensor a in which b [ne0, ne1] replaces elements, starting at an offset in bytes. In the
+ * copy, each row of b begins nb1 bytes after the previous row. */
 TNN_API tnn_tensor tnn_set_2d(tnn_session * s, tnn_tensor a, tnn_tensor b, int64_t nb1, int64_t offset);
-/* Return the transpose of a [m, n] as a contiguous tensor [n, m]. */
+/* Return the transpose of the tensor a [m, n] as a contiguous tensor [n, m]. */
 TNN_API tnn_tensor tnn_transpose(tnn_session * s, tnn_tensor a);
-/* Return a contiguous copy of a as [ne0, ne1], with the same number of elements. */
+/* Return a contiguous copy of the tensor a as [ne0, ne1], with the same number of elements. */
 TNN_API tnn_tensor tnn_cont_2d(tnn_session * s, tnn_tensor a, int64_t ne0, int64_t ne1);
-/* Return a view of a, which must be contiguous, as [ne0, ne1]. */
+/* Return a view of the tensor a, which must be contiguous, as [ne0, ne1]. */
 TNN_API tnn_tensor tnn_reshape_2d(tnn_session * s, tnn_tensor a, int64_t ne0, int64_t ne1);
-/* Return a view of a, which must be contiguous, as [ne0, ne1, ne2]. */
+/* Return a view of the tensor a, which must be contiguous, as [ne0, ne1, ne2]. */
 TNN_API tnn_tensor tnn_reshape_3d(tnn_session * s, tnn_tensor a, int64_t ne0, int64_t ne1, int64_t ne2);
-/* Return a view of ne0 elements of a, which must be contiguous, that starts at an offset in bytes. */
+/* Return a view of ne0 elements of the tensor a, which must be contiguous. The view starts at an offset in bytes. */
 TNN_API tnn_tensor tnn_view_1d(tnn_session * s, tnn_tensor a, int64_t ne0, int64_t offset);
-/* Return a view [ne0, ne1] of a that starts at an offset in bytes. Each row begins nb1 bytes after the previous row. */
+/* Return a view [ne0, ne1] of the tensor a. The view starts at an offset in bytes, and each row begins nb1 bytes
+ * after the previous row. */
 TNN_API tnn_tensor tnn_view_2d(tnn_session * s, tnn_tensor a, int64_t ne0, int64_t ne1, int64_t nb1, int64_t offset);
-/* Convert a to the floating-point dtype of b, write the result to b, and return a view of b. */
+/* Convert the tensor a to the floating-point dtype of b, write the result to b, and return a view of b. */
 TNN_API tnn_tensor tnn_cpy(tnn_session * s, tnn_tensor a, tnn_tensor b);
-/* Return a converted to TNN_F32, TNN_F16 or TNN_BF16. */
+/* Return the tensor a, converted to TNN_F32, TNN_F16 or TNN_BF16. */
 TNN_API tnn_tensor tnn_cast(tnn_session * s, tnn_tensor a, int32_t dtype);
 TNN_API tnn_tensor tnn_sum(tnn_session * s, tnn_tensor a);      /* Return the sum of all elements: [1]. */
 TNN_API tnn_tensor tnn_sum_rows(tnn_session * s, tnn_tensor a); /* Return the sums over ne0: [1, ne1, ...]. */
@@ -343,7 +344,7 @@ TNN_API tnn_tensor tnn_mul_mat_id(tnn_session * s,
     tnn_tensor    matrices, /* [k, m, n_experts], with a dtype that tnn_matmul accepts for a */
     tnn_tensor    b,        /* [k, n_used or a divisor of it, T] */
     tnn_tensor    ids);     /* i32 [n_used, T]: an input, or a result of tnn_argsort or tnn_top_k */
-/* Return the sums of each row (i, t) of a and row ids[i, t] of b. This operator has no derivative. */
+/* Return the sum of each row (i, t) of the tensor a and row ids[i, t] of b. This operator has no derivative. */
 TNN_API tnn_tensor tnn_add_id(tnn_session * s,
     tnn_tensor    a,    /* [d, n_used, T] */
     tnn_tensor    b,    /* [d, n_experts] */
@@ -412,7 +413,7 @@ TNN_API tnn_tensor tnn_gated_delta_net(tnn_session * s,
  * of their own. Errors are as in the group "operators". */
 /* Return the gradient of x. dy is the gradient of x / sqrt(mean(x^2) + eps) over ne0 (tnn_rms_norm without gamma). */
 TNN_API tnn_tensor tnn_rms_norm_back(tnn_session * s, tnn_tensor dy, tnn_tensor x, float eps);
-/* Return the gradient of a. dy is the gradient of y = softmax(a). */
+/* Return the gradient of the tensor a. dy is the gradient of y = softmax(a). */
 TNN_API tnn_tensor tnn_softmax_back(tnn_session * s, tnn_tensor dy, tnn_tensor y);
 /* Return the gradient of x. dy is the gradient of silu(x). */
 TNN_API tnn_tensor tnn_silu_back(tnn_session * s, tnn_tensor x, tnn_tensor dy);
@@ -533,8 +534,9 @@ TNN_API tnn_tensor tnn_fused_output_loss(tnn_session * s,
 TNN_API int tnn_set_z_loss(tnn_session * s,
     tnn_tensor    cross_entropy, /* a result of tnn_fused_cross_entropy or tnn_fused_output_loss */
     float         coefficient);  /* at least 0; 0: no z-loss */
-/* the losses of tnn_fused_preference_loss for a pair with the margin m. SIGMOID: -log(sigmoid(beta m)), as in DPO. HINGE:
- * max(0, 1 - beta m). IPO: (m - 1/(2 beta))^2, with each log-probability divided by the number of its targets. */
+/* The losses of tnn_fused_preference_loss for a pair with the margin m. SIGMOID: -log(sigmoid(beta m)), as in DPO.
+ * HINGE: max(0, 1 - beta m). IPO: (m - 1/(2 beta))^2, with each log-probability divided by the number of its
+ * targets. */
 enum tnn_preference { TNN_PREFERENCE_SIGMOID = 0, TNN_PREFERENCE_HINGE = 1, TNN_PREFERENCE_IPO = 2 };
 /* Return the sum of the losses of pairs of sequences, divided by the divisor: [1]. The first sequence of a pair is
  * preferred to the second. The change of a sequence is its log-probability minus the log-probability in the reference
@@ -622,7 +624,7 @@ TNN_API int tnn_build_forward_only(tnn_session * s, tnn_tensor loss);
 /* Build the training graph ("graph b"): a copy of the forward graph with gradients. First check that every node between
  * a parameter and the loss has a derivative, and that the graph fits the capacity. */
 TNN_API int tnn_build_backward(tnn_session * s);
-/* Return the gradient of a parameter. To download it, flag it with tnn_set_output before tnn_realize_backward. */
+/* Return the gradient of a parameter. To download the gradient, flag it with tnn_set_output before tnn_realize_backward. */
 TNN_API tnn_tensor tnn_tensor_grad(tnn_session * s, tnn_tensor t);
 /* Append an optimizer node to the training graph. */
 TNN_API int tnn_extend_backward_graph(tnn_session * s, tnn_tensor node);

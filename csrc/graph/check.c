@@ -17,7 +17,7 @@ static const char * op_label(const struct ggml_tensor * t) {
     return k != NULL ? k->type->name : t->op == GGML_OP_UNARY ? ggml_unary_op_name(ggml_get_unary_op(t)) : ggml_op_desc(t);
 }
 
-/* Returns why ggml's CPU backend cannot compute the gradients of the operands of t that need one, or NULL if it can. */
+/* Returns why ggml's CPU backend cannot compute the gradients that the operands of t need, or NULL if it can. */
 static const char * refusal(const struct tnn_grad_needs * g, const struct ggml_tensor * t) {
     const struct tnn_op_rule * rule = tnn__rule_of(t);
     if (t->type != GGML_TYPE_F32 && !tnn__is_half_cast(t)) {

@@ -27,8 +27,8 @@ static bool can_copy(const struct tnn_gradients * g, const struct ggml_tensor * 
     return tnn__needs_gradient(g, t) && t->op != GGML_OP_NONE && t->view_src == NULL && (k == NULL || k->type->state_size == 0);
 }
 
-/* Returns a copy of a node. If an operand has a copy, the copy of the node reads it. Returns NULL if memory runs
- * out. */
+/* Returns a copy of a node. For each operand that has a copy, the new node reads the copy of the operand. Returns
+ * NULL if memory runs out. */
 static struct ggml_tensor * copy_of(const struct tnn_gradients * g, struct ggml_tensor * t) {
     const struct tnn_kernel * k = tnn__kernel_of(t);
     const int                 n = tnn__n_operands(t);
@@ -76,7 +76,8 @@ struct ggml_tensor * tnn__node_again(struct tnn_gradients * g, int i) {
         return again != NULL ? again : t;
     }
     copy_part(g, i);
-    again     = g->failed ? NULL : copy_of(g, t); /* this copy never runs, because t is kept; only its operands are read */
+    /* this copy never runs, because t is kept; only the operands of the copy are read */
+    again     = g->failed ? NULL : copy_of(g, t);
     g->failed = again == NULL;
     if (again != NULL) {
         *slot_of(g, t) = NULL;

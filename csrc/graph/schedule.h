@@ -13,7 +13,7 @@ int tnn__schedule_steps(tnn_session * s, struct ggml_cgraph * graph);
 /* Orders the nodes so that nodes which need no barrier between them are neighbours, and records the groups in
  * s->group_end (groups.c). */
 int tnn__group_nodes(tnn_session * s, struct ggml_cgraph * graph);
-/* Makes the graph that ggml runs, s->leaders. Call it once the order is final (groups.c). */
+/* Makes the graph that ggml runs, s->leaders. Call this after the order of the nodes is final (groups.c). */
 int tnn__groups_seal(tnn_session * s, struct ggml_cgraph * graph);
 
 #endif

@@ -8,8 +8,8 @@
 
 /* ------------------------------------------------------------------ scratch memory */
 
-/* Row stride of a block's scores: a multiple of the vector width, but not a power of two, because then rows would evict
- * each other from the cache. */
+/* Row stride of a block's scores: a multiple of the vector width. The stride is not a power of two, because rows at
+ * such distances would evict each other from the cache. */
 static int64_t score_stride(const struct tnn_attention * p) {
     const int64_t keys = tnn__min(p->t_seq, p->window - 1 + TNN_QUERIES);
     return (keys + 15) / 16 * 16 + 16;

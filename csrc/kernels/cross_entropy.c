@@ -87,7 +87,7 @@ double tnn__sum_of_losses(const float * losses, int64_t n, int64_t windows) {
     return sum;
 }
 
-/* Computes the sum of the rows' losses, and divides it. Operands: losses of the rows, targets, [divisor]. */
+/* Computes the sum of the rows' losses, and divides the sum. Operands: losses of the rows, targets, [divisor]. */
 static void run_mean(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) nth;
     (void) scratch;
@@ -256,7 +256,7 @@ static struct ggml_tensor * divisor_operand(tnn_session * s, tnn_tensor h) {
     return t;
 }
 
-/* Sets the operands of a loss of logits [vocab, rows]. `of` is the argument arg of the call, which has the rows.
+/* Sets the operands of a loss of logits [vocab, rows]. `of` is the operand that has the rows, and arg is its name.
  * Returns false with an error. */
 static bool loss_operands(tnn_session * s, struct loss * loss, tnn_tensor targets, int32_t ignore_id, tnn_tensor divisor, int64_t vocab,
                           const char * arg, const struct ggml_tensor * of) {

@@ -23,7 +23,7 @@
 #define NC TNN_GEMM_NC
 
 #define IN_PLACE_ROWS 64  /* if A has at most this many rows, reading B in place is cheaper than packing it */
-#define IN_PLACE_K    128 /* rows of an operand that stay in L1 without packing. One strip of A reads a row of B once, so B may have more. */
+#define IN_PLACE_K    128 /* rows that stay in L1 if they are read in place; B may have more if A is one strip, which reads a row once */
 
 /* Returns the first row of strip s, if the rows are divided into strips of nearly equal heights. */
 static inline int64_t strip_begin(int64_t rows, int64_t strips, int64_t s) {

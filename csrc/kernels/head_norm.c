@@ -14,7 +14,7 @@
 struct head_norm {
     int32_t n_heads, n_kv;
     float   eps;
-    /* for the gradient of a weight: */
+    /* the fields below are for the gradient of a weight */
     int32_t first, end; /* the weight is used in heads first..end-1 */
     int64_t d, windows; /* size of a head, number of windows in a batch */
 };

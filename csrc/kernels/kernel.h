@@ -34,7 +34,8 @@ struct tnn_kernel_type {
     void (*backward)(struct tnn_gradients * g, struct ggml_tensor * node, struct ggml_tensor * grad);
     uint32_t differentiable;                /* operands to which a gradient can flow */
     bool     is_loss;                       /* the backward pass starts at this kernel, so grad is NULL */
-    /* NULL, or the kernel that reads the result of this kernel. Its backward function differentiates both kernels. */
+    /* NULL, or the kernel that reads the result of this kernel. The backward function of that kernel differentiates
+     * both kernels. */
     const struct tnn_kernel_type * part_of;
     bool     reads_row_losses; /* operand 0 is the losses of the rows of a cross entropy, which part_of differentiates */
     enum tnn_gradient_sum sum;

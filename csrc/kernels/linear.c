@@ -77,7 +77,7 @@ static void run_back_x(const struct tnn_kernel * k, struct ggml_tensor * dst, in
 /* The parameters of the gradient of a weight or bias. */
 struct column {
     int64_t first;   /* the first column of dy that belongs to the weight */
-    int64_t n;       /* the number of these columns */
+    int64_t n;       /* the number of columns of dy that belong to the weight */
     int64_t x;       /* the number of columns of x */
     int64_t windows; /* number of windows in a batch */
     bool    bf16;    /* round the operands to bfloat16 */

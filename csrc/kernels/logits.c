@@ -17,7 +17,7 @@ struct rows {
     int64_t first;       /* the first row of x */
     int32_t interleaved; /* the d_head given to tnn_tensor_set_interleaved for W, or 0 */
     bool    bf16;        /* whether tnn_tensor_set_bf16_products was called for W */
-    /* for the gradient of W: */
+    /* the fields below are for the gradient of W */
     float * nodes;   /* the nodes that wait for later rows (kernels/window_sums.h), or NULL */
     int64_t windows; /* number of windows in a batch */
     int64_t m, n;    /* the shape of W */

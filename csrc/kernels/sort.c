@@ -1,7 +1,7 @@
 /* kernels/sort.c - the order of the elements of a row, and the places of its largest elements.
  *
- * ggml's ARGSORT and TOP_K sort with std::sort, which reads out of bounds if an element is NaN, and leave the order of equal elements
- * open. Here NaN comes last, and equal elements keep their order. */
+ * ggml's ARGSORT and TOP_K sort with std::sort, which reads out of bounds if an element is NaN, and they do not define the
+ * order of equal elements. Here NaN comes last, and equal elements keep their order. */
 #include "kernels/kernel.h"
 #include "kernels/parts.h"
 #include "ops/operands.h"

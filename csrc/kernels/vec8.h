@@ -131,7 +131,7 @@ static inline v8f v8_exp(v8f x) {
     p = v8_fma(p, r, v8_set1(0.5f));
     p = v8_fma(p, r, v8_set1(1.0f));
     p = v8_fma(p, r, v8_set1(1.0f));
-    /* 2^n in two factors: n may be 128 or -126 */
+    /* 2^n is computed as two factors, because n may be 128 or -126 */
     const v8i whole = (v8i) t - (v8i) magic;
     const v8i half  = whole >> 1;
     const v8f f1    = (v8f) ((half + 127) << 23);

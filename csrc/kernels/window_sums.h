@@ -85,8 +85,8 @@ struct tnn_column_sums {
     int64_t n;      /* number of columns */
     float * local;  /* tnn__local_slots(windows->n, false) slots of n elements */
     float * out;    /* the sum of the step so far */
-    /* Add to out, which holds the sum of an earlier part of the gradient. Elements whose sum is 0 leave out as it is, so
-     * the result is the same if some columns are not computed because their sum is 0. */
+    /* Add to out, which holds the sum of an earlier part of the gradient. A sum of 0 leaves its element of out
+     * unchanged, so columns whose sums are 0 need not be computed. */
     bool    add_out;
 };
 
@@ -97,7 +97,7 @@ void tnn__add_window(const struct tnn_column_sums * c, int64_t i, float * sum);
 /* Adds two rows of n elements: sum = from + sum. */
 void tnn__add_row(float * sum, const float * from, int64_t n);
 
-/* Writes the sum of the step to c->out, or adds it. */
+/* Writes the sum of the step to c->out, or adds the sum to c->out if c->add_out is true. */
 void tnn__finish_sum(const struct tnn_column_sums * c, const float * sum);
 
 #endif

@@ -21,7 +21,8 @@ void tnn__unguard(int guard);
 bool tnn__guard_lost(int guard);
 /* Installs the handler again if another handler was installed after it. Call this before each use of guarded memory. */
 void tnn__guards_arm(void);
-/* Hold the lock of the guards during a fork, so that the child process inherits it unlocked. */
+/* Lock and unlock the guards. These calls surround a fork, so that the child process does not inherit a lock that
+ * another thread holds. */
 void tnn__guards_lock(void);
 void tnn__guards_unlock(void);
 

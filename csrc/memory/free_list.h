@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* holes is sorted by offset, and must be freed with free(). A list starts as all zeros. */
+/* The array holes is sorted by offset, and must be freed with free(). A list starts as all zeros. */
 struct tnn_hole {
     size_t offset, size;
 };
@@ -17,8 +17,8 @@ struct tnn_free_list {
     size_t         end; /* everything after this offset is free */
 };
 
-/* Takes a place of size bytes and returns its offset. The place is the smallest hole that is large enough, else the
- * last hole if it touches the end, else the end. */
+/* Takes a place of size bytes and returns its offset. The place is the smallest hole that is large enough. If there
+ * is none, the place is the last hole if this hole touches the end, and otherwise the end. */
 size_t tnn__free_list_take(struct tnn_free_list * f, size_t size);
 /* Makes a place free again. Returns false if memory runs out. */
 bool tnn__free_list_insert(struct tnn_free_list * f, size_t offset, size_t size);

@@ -1,10 +1,10 @@
 /* memory/reserve.c - reserves memory and threads before a call into ggml, so that ggml's own requests never fail.
  *
  * ggml aborts, or writes to NULL, if one of its small allocations or the start of a thread fails. ggml stays
- * unmodified, so the shim requests everything that a call into ggml will need before the call, when a refusal can still
- * be reported as an error. When ggml then requests it, the shim lends it to ggml. The linker redirects the extension's
- * calls of malloc and related functions, of C++'s new and
- * delete, of fopen and of pthread_create to this file (-Wl,--wrap in CMakeLists.txt).
+ * unmodified. Before a call into ggml, the shim therefore requests the memory and threads that the call will need, when
+ * a refusal can still be reported as an error. When ggml requests memory or a thread, the shim lends reserved ones. The
+ * linker redirects the extension's calls of malloc and related functions, of C++'s new and delete, of fopen and of
+ * pthread_create to this file (-Wl,--wrap in CMakeLists.txt).
  *
  * A lent block is an ordinary block, which free accepts. A lent thread is a waiting thread that the shim has started
  * earlier, and it is joined like any other thread. In the extension, C++'s new calls malloc, and delete calls free.

@@ -21,7 +21,7 @@ bool tnn__want_matrix_type(tnn_session * s, const char * arg, const struct ggml_
 bool tnn__want_elements(tnn_session * s, const char * arg, const struct ggml_tensor * t);
 bool tnn__want_contiguous(tnn_session * s, const char * arg, const struct ggml_tensor * t);
 bool tnn__want_matrix(tnn_session * s, const char * arg, const struct ggml_tensor * t);
-/* Checks that list is not NULL and that 1 <= n <= limit. */
+/* Checks that the pointer list is not NULL and that 1 <= n <= limit. */
 bool tnn__want_list(tnn_session * s, const char * arg, const tnn_tensor * list, int32_t n, int32_t limit);
 bool tnn__want_finite(tnn_session * s, const char * arg, float x);
 bool tnn__want_eps(tnn_session * s, float eps);

@@ -153,8 +153,8 @@ tnn_tensor tnn_reshape_3d(tnn_session * s, tnn_tensor a, int64_t ne0, int64_t ne
     return t != NULL ? tnn__appended(s, 1, ggml_reshape_3d(s->ctx_c, t, ne0, ne1, ne2)) : 0;
 }
 
-/* Checks that a view starts at an element and ends inside a. A view of a strided view is refused, because its gradient
- * would not be a view. */
+/* Checks that a view starts at an element and ends inside the tensor a. A view of a strided view is refused, because
+ * its gradient would not be a view. */
 static struct ggml_tensor * view_operand(tnn_session * s, const char * call, tnn_tensor a, int64_t ne0, int64_t ne1, int64_t nb1,
                                          int64_t offset) {
     if (!tnn__enter(s, call)) {

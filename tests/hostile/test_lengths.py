@@ -10,7 +10,8 @@ from toynn import LlamaDecoder, Sampling, SmolLM2Config, TinyNNTypeError, TinyNN
 
 pytestmark = pytest.mark.quick
 
-# A call that takes long, or that reads the elements, ends the process, because KeyboardInterrupt does not stop numpy.
+# A timer and a limit on memory end this process if a call takes long or reads all elements, because KeyboardInterrupt
+# does not stop numpy.
 LIMITS = """
 import faulthandler, time
 from itertools import repeat

@@ -33,7 +33,7 @@ def oracle(source: str, messages: list[dict[str, Any]], **options: Any) -> tuple
     try:
         normalised = rendering._normalize_chat_messages(messages) if NORMALISES else messages
         texts, spans = rendering.render_jinja_template([normalised], chat_template=source, **TOKENS, **options)
-    except Exception:  # a template raises any error
+    except Exception:  # a template can raise any error
         return None
     return texts[0], spans[0] if spans else []
 

@@ -49,7 +49,7 @@ static int end(struct decoder * d, bool failed) {
     tnn_session * s    = d->here->s;
     const int     code = tnn_last_error_code(s);
     const char  * text = tnn_last_error(s);
-    if (s == NULL) { /* without a session, the error belongs to the thread, which keeps it until its next error */
+    if (s == NULL) { /* without a session, the error belongs to the thread, and stays until the next error of the thread */
         HOLDS(failed && code == TNN_E_STATE);
         say(d, code, text);
         d->refused++;

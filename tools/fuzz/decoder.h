@@ -56,13 +56,14 @@ int64_t  int64_of(struct decoder * d);
 int32_t  int32_of(struct decoder * d);
 float    float_of(struct decoder * d);
 double   double_of(struct decoder * d);
-/* A string in memory of exactly its size, or NULL. Free it with free(). */
+/* Returns a string in memory of exactly its size, or NULL. The caller frees the memory with free(). */
 char * text_of(struct decoder * d);
 /* Returns a handle, which is usually live, and sometimes 0, stale, of another session, or random. */
 tnn_tensor tensor_of(struct decoder * d);
-/* n handles in memory of exactly their size. Free it with free(). */
+/* Returns n handles in memory of exactly their size. The caller frees the memory with free(). */
 tnn_tensor * tensors_of(struct decoder * d, int32_t n);
-/* n numbers in memory of exactly their size; NULL if n is negative or too large. Free it with free(). */
+/* Returns n numbers in memory of exactly their size, or NULL if n is negative or too large. The caller frees the
+ * memory with free(). */
 float   * floats_of(struct decoder * d, int64_t n);
 int32_t * ints_of(struct decoder * d, int64_t n);
 

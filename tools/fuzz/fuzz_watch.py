@@ -76,7 +76,7 @@ def watch(script: str, arguments: list[str], patience: float) -> Outcome:
 
     def started_timer() -> threading.Timer:
         timer = threading.Timer(patience, kill)
-        timer.daemon = True  # Ctrl-C then ends this process at once
+        timer.daemon = True  # if the timer is a daemon thread, Ctrl-C ends this process at once
         timer.start()
         return timer
 

@@ -20,7 +20,7 @@ from toynn.storage.checkpoint.meta import META
 from toynn.storage.durable_files import sha256_of, sha256_of_parts
 from toynn.storage.regular_files import path_of, refuse_lfs_pointer
 
-# extensions of the names of the files in a Hugging Face folder
+# extensions of the files in a Hugging Face folder
 _FILES_OF_MODEL = (".safetensors", ".json", ".jinja", ".model")
 WHICH = ("latest", "best")
 _NAMES = {"gguf": "a GGUF file", "hf": "a Hugging Face folder"}

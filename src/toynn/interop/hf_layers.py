@@ -11,7 +11,8 @@ from toynn.arguments import integer
 from toynn.errors import FileFormatError
 from toynn.model.shape import ModelShape
 
-_GLOBAL, _LOCAL = "full_attention", "sliding_attention"  # in layer_types, and in rope_parameters of gemma3
+# kinds of layers, as named in layer_types and in rope_parameters of gemma3
+_GLOBAL, _LOCAL = "full_attention", "sliding_attention"
 _PATTERN = 6  # the interval of global layers without the key sliding_window_pattern
 
 

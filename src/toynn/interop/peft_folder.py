@@ -22,7 +22,7 @@ from toynn.storage.tensor_files import write_tensors
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PICKLE = "adapter_model.bin"
-_WHOLE = ".base_layer.weight"  # end of the name of a weight of the base that PEFT saves beside the adapter
+_WHOLE = ".base_layer.weight"  # the ends of the names of base weights that PEFT saves beside the adapter
 # Keys that change what is computed, each with the only value that toynn supports, which is also PEFT's default.
 _ONLY: dict[str, Any] = {"peft_type": "LORA", "fan_in_fan_out": False, "bias": "none"}
 _READ = ("r", "lora_alpha", "use_rslora", "target_modules", "init_lora_weights", *_ONLY)
@@ -154,8 +154,8 @@ def _spec(config: dict[str, Any], rank: int, targets: tuple[str, ...]) -> Adapte
             f"r is {found!r:.60} in {CONFIG}, but the matrices in {WEIGHTS} have rank {rank}; both must be equal"
         )
     named, modules = config.get("target_modules"), {ADAPTABLE[key] for key in targets}
-    # A string is a pattern, and the matrices in the file are those that it found. A list has names of modules, which
-    # may begin with the path of the module.
+    # A string is a pattern, and the matrices in the file are those that the pattern found. A list has names of modules,
+    # which may begin with the path of the module.
     if not isinstance(named, str) and (not isinstance(named, list) or set(map(_module, named)) != modules):
         raise FileFormatError(
             f"target_modules is {named!r:.120} in {CONFIG}, but {WEIGHTS} has matrices for "

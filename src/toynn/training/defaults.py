@@ -8,7 +8,7 @@ from __future__ import annotations
 INIT_SCALE = 0.12  # the default of model.init_scale
 LR_TIMES_WIDTH, HIGHEST_LR = 0.4, 0.01  # random initial weights: the learning rate is 0.4 / d_model, at most 0.01
 FINE_TUNING = 0.1  # an existing model is trained with this fraction of the learning rate of random initial weights
-# these are smaller, because preference pairs change a model less than new text does
+# the learning rates of dpo are smaller, because preference pairs change a model less than new text does
 LR_OF_DPO, LR_OF_DPO_ADAPTERS = 3e-5, 1e-5
 
 

@@ -151,7 +151,7 @@ def _picture(title: str, curves: Sequence[_Curve], *, log: bool = False, legend:
             text.set_parse_math(False)  # a file name may contain $
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a file name in a script that the font lacks
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # the font may lack the characters of a file name
         figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 

@@ -150,7 +150,7 @@ def test_a_sample_changes_no_bit_of_another_sample(window: int) -> None:
     t, lengths = 200, (37, 101, 62)
     qkv, targets, starts = values(2 * t), some_targets(2 * t), np.tile(starts_of(lengths), 2)
     before = attention(qkv, t, starts, targets, window)
-    qkv[t + 50] += 100.0  # in the second sample of the second sequence
+    qkv[t + 50] += 100.0  # changes a token in the second sample of the second sequence
     after = attention(qkv, t, starts, targets, window)
     out, grad = (np.flatnonzero((a != b).any(axis=1)) for a, b in zip(before, after, strict=True))
     sample = range(t + 37, t + 138)

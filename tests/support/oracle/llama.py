@@ -43,8 +43,8 @@ def rope_angles(cfg: SmolLM2Config, positions: Tensor) -> Tensor:
             )
             frequency /= float(np.float32((1 - s) * scaling.factor + s))
         if scaling.kind == "yarn":
-            # low and high are the pairs that rotate beta_fast and beta_slow times in orig_max_pos tokens, as in
-            # transformers
+            # low and high are the indices of the pairs that rotate beta_fast and beta_slow times in orig_max_pos
+            # tokens, as in transformers
             low, high = (
                 d * math.log(scaling.orig_max_pos / (beta * 2 * math.pi)) / (2 * math.log(cfg.rope_base))
                 for beta in (scaling.beta_fast, scaling.beta_slow)

@@ -63,7 +63,10 @@ def tnn_gemm_kernel() -> str:
 
 
 def tnn_gemm_kernel_at(i: int) -> str | None:
-    """Return the name of kernel i in the list of kernels that this CPU can run, with the fastest first, or None."""
+    """Return the name of kernel i in the list of kernels that this CPU can run, or None.
+
+    The fastest kernel is the first one.
+    """
     return optional_text(lib.tnn_gemm_kernel_at(int32("i", i)))
 
 

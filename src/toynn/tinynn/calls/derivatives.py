@@ -19,7 +19,7 @@ def tnn_rms_norm_back(s: Session, dy: Tensor, x: Tensor, eps: float) -> Tensor:
 
 
 def tnn_softmax_back(s: Session, dy: Tensor, y: Tensor) -> Tensor:
-    """Return the gradient of a.
+    """Return the gradient of the tensor a.
 
     dy is the gradient of y = softmax(a).
     """

@@ -38,7 +38,7 @@ def tnn_mul_mat_id(s: Session, matrices: Tensor, b: Tensor, ids: Tensor) -> Tens
 
 
 def tnn_add_id(s: Session, a: Tensor, b: Tensor, ids: Tensor) -> Tensor:
-    """Return the sums of each row (i, t) of a and row ids[i, t] of b.
+    """Return the sum of each row (i, t) of the tensor a and row ids[i, t] of b.
 
     This operator has no derivative.
 

@@ -15,7 +15,7 @@ from toynn.tinynn.session import Session, Tensor, built, handle, handles, option
 
 
 def tnn_matmul(s: Session, a: Tensor, b: Tensor) -> Tensor:
-    """Return the product of a [k, m] (f32, f16, bf16 or quantized) and b [k, n]: [m, n].
+    """Return the product of the tensors a [k, m] (f32, f16, bf16 or quantized) and b [k, n]: [m, n].
 
     Dimensions 2 and 3 of a are repeated to match those of b.
     """
@@ -49,7 +49,7 @@ def tnn_mul(s: Session, a: Tensor, b: Tensor) -> Tensor:
 def tnn_div(s: Session, a: Tensor, b: Tensor) -> Tensor:
     """Return a / b, element by element.
 
-    b is repeated to the shape of a; a repeated b has no derivative.
+    b is repeated to the shape of a; if b is repeated, it has no derivative.
     """
     return built(s, lib.tnn_div, handle(s, "a", a), handle(s, "b", b))
 
@@ -96,9 +96,9 @@ def tnn_sigmoid(s: Session, a: Tensor) -> Tensor:
 
 
 def tnn_detach(s: Session, a: Tensor) -> Tensor:
-    """Return the values of a, without passing a gradient back to a.
+    """Return the values of the tensor a, without passing a gradient back to it.
 
-    Operators before a that depend on a parameter still need a derivative.
+    Operators before this tensor that depend on a parameter still need a derivative.
     """
     return built(s, lib.tnn_detach, handle(s, "a", a))
 
@@ -125,7 +125,7 @@ def tnn_silu(s: Session, a: Tensor) -> Tensor:
 
 
 def tnn_gelu(s: Session, a: Tensor) -> Tensor:
-    """Return GELU of a, in ggml's tanh approximation.
+    """Return GELU of the tensor a, in ggml's tanh approximation.
 
     ggml has no derivative for this operator.
     """
@@ -189,7 +189,9 @@ def tnn_soft_max_ext(s: Session, a: Tensor, mask: Tensor | None, scale: float, m
 
 
 def tnn_diag_mask_inf(s: Session, a: Tensor, n_past: int) -> Tensor:
-    """Return a copy of a with -inf in each element whose index in ne0 is greater than n_past + its index in ne1."""
+    """Return a copy of the tensor a with -inf in each element whose index in ne0 is greater than n_past + its index in
+    ne1.
+    """
     return built(s, lib.tnn_diag_mask_inf, handle(s, "a", a), int32("n_past", n_past))
 
 
@@ -267,7 +269,7 @@ def tnn_concat_n(s: Session, parts: Sequence[Tensor], dim: int) -> Tensor:
 
 
 def tnn_repeat(s: Session, a: Tensor, b: Tensor) -> Tensor:
-    """Return a repeated to the shape of b.
+    """Return the tensor a, repeated to the shape of b.
 
     Each size of b must be a multiple of the same size of a. The values of b are not read.
     """
@@ -275,7 +277,7 @@ def tnn_repeat(s: Session, a: Tensor, b: Tensor) -> Tensor:
 
 
 def tnn_permute(s: Session, a: Tensor, axis0: int, axis1: int, axis2: int, axis3: int) -> Tensor:
-    """Return a view of a whose dimension axis_i is a's dimension i.
+    """Return a view of the tensor a, in which dimension i of a is dimension axis_i.
 
     Most operators need a contiguous tensor: use `tnn_cont_2d`.
     """
@@ -291,7 +293,7 @@ def tnn_permute(s: Session, a: Tensor, axis0: int, axis1: int, axis2: int, axis3
 
 
 def tnn_set_2d(s: Session, a: Tensor, b: Tensor, nb1: int, offset: int) -> Tensor:
-    """Return a copy of a in which b [ne0, ne1] replaces elements, starting at an offset in bytes.
+    """Return a copy of the tensor a in which b [ne0, ne1] replaces elements, starting at an offset in bytes.
 
     In the copy, each row of b begins nb1 bytes after the previous row.
     """
@@ -299,34 +301,37 @@ def tnn_set_2d(s: Session, a: Tensor, b: Tensor, nb1: int, offset: int) -> Tenso
 
 
 def tnn_transpose(s: Session, a: Tensor) -> Tensor:
-    """Return the transpose of a [m, n] as a contiguous tensor [n, m]."""
+    """Return the transpose of the tensor a [m, n] as a contiguous tensor [n, m]."""
     return built(s, lib.tnn_transpose, handle(s, "a", a))
 
 
 def tnn_cont_2d(s: Session, a: Tensor, ne0: int, ne1: int) -> Tensor:
-    """Return a contiguous copy of a as [ne0, ne1], with the same number of elements."""
+    """Return a contiguous copy of the tensor a as [ne0, ne1], with the same number of elements."""
     return built(s, lib.tnn_cont_2d, handle(s, "a", a), int64("ne0", ne0), int64("ne1", ne1))
 
 
 def tnn_reshape_2d(s: Session, a: Tensor, ne0: int, ne1: int) -> Tensor:
-    """Return a view of a, which must be contiguous, as [ne0, ne1]."""
+    """Return a view of the tensor a, which must be contiguous, as [ne0, ne1]."""
     return built(s, lib.tnn_reshape_2d, handle(s, "a", a), int64("ne0", ne0), int64("ne1", ne1))
 
 
 def tnn_reshape_3d(s: Session, a: Tensor, ne0: int, ne1: int, ne2: int) -> Tensor:
-    """Return a view of a, which must be contiguous, as [ne0, ne1, ne2]."""
+    """Return a view of the tensor a, which must be contiguous, as [ne0, ne1, ne2]."""
     return built(s, lib.tnn_reshape_3d, handle(s, "a", a), int64("ne0", ne0), int64("ne1", ne1), int64("ne2", ne2))
 
 
 def tnn_view_1d(s: Session, a: Tensor, ne0: int, offset: int) -> Tensor:
-    """Return a view of ne0 elements of a, which must be contiguous, that starts at an offset in bytes."""
+    """Return a view of ne0 elements of the tensor a, which must be contiguous.
+
+    The view starts at an offset in bytes.
+    """
     return built(s, lib.tnn_view_1d, handle(s, "a", a), int64("ne0", ne0), int64("offset", offset))
 
 
 def tnn_view_2d(s: Session, a: Tensor, ne0: int, ne1: int, nb1: int, offset: int) -> Tensor:
-    """Return a view [ne0, ne1] of a that starts at an offset in bytes.
+    """Return a view [ne0, ne1] of the tensor a.
 
-    Each row begins nb1 bytes after the previous row.
+    The view starts at an offset in bytes, and each row begins nb1 bytes after the previous row.
     """
     return built(
         s,
@@ -340,12 +345,12 @@ def tnn_view_2d(s: Session, a: Tensor, ne0: int, ne1: int, nb1: int, offset: int
 
 
 def tnn_cpy(s: Session, a: Tensor, b: Tensor) -> Tensor:
-    """Convert a to the floating-point dtype of b, write the result to b, and return a view of b."""
+    """Convert the tensor a to the floating-point dtype of b, write the result to b, and return a view of b."""
     return built(s, lib.tnn_cpy, handle(s, "a", a), handle(s, "b", b))
 
 
 def tnn_cast(s: Session, a: Tensor, dtype: int) -> Tensor:
-    """Return a converted to TNN_F32, TNN_F16 or TNN_BF16."""
+    """Return the tensor a, converted to TNN_F32, TNN_F16 or TNN_BF16."""
     return built(s, lib.tnn_cast, handle(s, "a", a), int32("dtype", dtype))
 
 

@@ -24,7 +24,7 @@ def tnn_build_backward(s: Session) -> None:
 def tnn_tensor_grad(s: Session, t: Tensor) -> Tensor:
     """Return the gradient of a parameter.
 
-    To download it, flag it with `tnn_set_output` before `tnn_realize_backward`.
+    To download the gradient, flag it with `tnn_set_output` before `tnn_realize_backward`.
     """
     return built(s, lib.tnn_tensor_grad, handle(s, "t", t))
 
