@@ -357,7 +357,7 @@ lib: _Lib
 '''
 
 
-# ---- everything ----
+# ---- all files ----
 
 
 def generated(header: Header) -> dict[Path, str]:

@@ -27,7 +27,7 @@
 #define MOST_WORK  (INT64_C(1) << 22)
 #define WINDOW     256 /* number of nodes that are considered for one group */
 
-/* ------------------------------------------------------------------ which nodes must wait for which others */
+/* ------------------------------------------------------------------ the nodes that a node waits for */
 
 struct edge {
     int next; /* the next edge of the same node; -1: no more edges */

@@ -47,7 +47,7 @@ struct tnn_attention_shape tnn__attention_shape(const struct tnn_attention * p) 
     };
 }
 
-/* ------------------------------------------------------------------ a block */
+/* ------------------------------------------------------------------ the attention of a block */
 
 static void scale_row(float * x, int64_t n, float by) {
     for (int64_t i = 0; i < n; i++) {

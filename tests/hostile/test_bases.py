@@ -131,7 +131,7 @@ def test_a_base_that_is_replaced_while_a_command_uses_it_has_its_old_content(
     assert results[0] == results[1]
 
 
-# ---- what does not fit ----
+# ---- files that do not fit ----
 
 
 @pytest.fixture(scope="module")

@@ -215,7 +215,7 @@ def test_a_base_is_hashed_only_for_training_and_for_adapters(
     assert len(hashed) == 2, "one hash is enough for all checkpoints of a run"
 
 
-# ---- what is refused ----
+# ---- refused arguments ----
 
 
 @pytest.mark.parametrize(

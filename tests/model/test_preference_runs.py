@@ -324,7 +324,7 @@ def test_a_divergence_names_a_tensor_of_the_graph_of_pairs(folder: Path, tmp_pat
     assert load_checkpoint(tmp_path / "run").step == 0
 
 
-# ---- what is refused ----
+# ---- refused arguments ----
 
 
 def test_a_resumed_run_needs_its_reference(folder: Path, run: Path, tmp_path: Path) -> None:

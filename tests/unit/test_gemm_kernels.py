@@ -29,7 +29,7 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
 
 
-# ---- the choice ----
+# ---- the choice of a kernel ----
 
 
 def test_every_cpu_can_run_the_kernel_with_eight_lanes() -> None:

@@ -248,7 +248,7 @@ def test_prepare_can_be_repeated_after_a_kill_at_every_moment(tmp_path: Path) ->
     assert moment > 10
 
 
-# ---- the same documents in eval ----
+# ---- documents in toynn eval ----
 
 
 def test_a_text_is_evaluated_as_prepare_packs_it(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def prepared(paths: Any, out: Path, tokenizer: Path | None = None, **options: An
     return samples_in(out)
 
 
-# ---- what counts ----
+# ---- tokens that count ----
 
 
 @pytest.mark.quick

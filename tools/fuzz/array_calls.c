@@ -216,7 +216,7 @@ void call_tnn_compute_profiled(struct decoder * d) {
     free(seconds);
 }
 
-/* ------------------------------------------------------------------ without a session */
+/* ------------------------------------------------------------------ calls without a session */
 
 void call_tnn_last_error(struct decoder * d) {
     const char * text = tnn_last_error(d->here->s);

@@ -130,7 +130,7 @@ static void died(const void * p) {
     pthread_mutex_unlock(&g_lock);
 }
 
-/* ------------------------------------------------------------------ the fault */
+/* ------------------------------------------------------------------ making an allocation fail */
 
 #define MOST_FRAMES 48
 static atomic_bool     g_armed;
