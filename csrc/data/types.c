@@ -70,7 +70,7 @@ static const struct ggml_type_traits * writable(int32_t dtype) {
     return dtype == TNN_F32 || traits->from_float_ref != NULL ? traits : NULL;
 }
 
-/* Copies numbers to be quantized. Returns false if the absolute value of a number is above LARGEST or NaN. */
+/* Copies numbers to be quantized. Returns false if a number is NaN, or if its absolute value is above LARGEST. */
 static bool copy_within_limits(const float * data, float * copy, int64_t n) {
     bool fits = true;
     for (int64_t i = 0; i < n; i++) {

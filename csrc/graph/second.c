@@ -1,7 +1,7 @@
 /* graph/second.c - the second forward graph of a session, which shares weights and nodes with the first.
  *
- * Only one of the two has memory at a time. A switch plans the memory again for the other graph: a node of both graphs
- * may then have another place, so the values of inputs and results are lost. Weights keep their values. */
+ * Only one of the two graphs has memory at a time. A switch plans the memory again for the other graph: a node of
+ * both graphs may then have another place, so the values of inputs and results are lost. Weights keep their values. */
 #include "graph/forward.h"
 #include "graph/handles.h"
 #include "graph/nodes.h"

@@ -81,8 +81,8 @@ extern const struct tnn_gemm_kernel tnn__gemm_neon, tnn__gemm_bf16_neon;
 #define TNN_GEMM_ROWS    12
 #define TNN_GEMM_COLUMNS 32
 #define TNN_GEMM_TILE    (TNN_GEMM_ROWS * TNN_GEMM_COLUMNS)
-/* Number of elements in the buffer for converted elements. It must have room for a panel, and for a row of NC elements
- * with a whole block before and after it, because tnn__stored_row converts whole blocks. */
+/* Number of elements in the buffer for converted elements. The buffer must be large enough for a panel, and for a
+ * row of NC elements with a whole block before and after the row, because tnn__stored_row converts whole blocks. */
 #define TNN_GEMM_STAGE (32 * TNN_GEMM_KC)
 
 /* Largest number of elements in the buffer for nodes of a tree over windows. */

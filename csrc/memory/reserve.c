@@ -2,9 +2,9 @@
  *
  * ggml aborts, or writes to NULL, if one of its small allocations or the start of a thread fails. ggml stays
  * unmodified. Before a call into ggml, the shim therefore requests the memory and threads that the call will need, when
- * a refusal can still be reported as an error. When ggml requests memory or a thread, the shim lends reserved ones. The
- * linker redirects the extension's calls of malloc and related functions, of C++'s new and delete, of fopen and of
- * pthread_create to this file (-Wl,--wrap in CMakeLists.txt).
+ * a refusal can still be reported as an error. When ggml then requests memory or a thread, the shim lends what it has
+ * reserved. The linker redirects the extension's calls of malloc and related functions, of C++'s new and delete, of
+ * fopen and of pthread_create to this file (-Wl,--wrap in CMakeLists.txt).
  *
  * A lent block is an ordinary block, which free accepts. A lent thread is a waiting thread that the shim has started
  * earlier, and it is joined like any other thread. In the extension, C++'s new calls malloc, and delete calls free.

@@ -310,7 +310,7 @@ def _resumed_config(args: TrainArgs, own: TrainConfig, held: Checkpoint, epoch: 
         schedule = dataclasses.replace(config.schedule, warmup=own.schedule.warmup)
         config = dataclasses.replace(config, schedule=schedule)
     config = dataclasses.replace(config.explicit(shape), data=config.data.explicit(bool(own.data.document_attention)))
-    # The shapes are equal, but head_dim may be 0 in one and d_model // n_heads in the other.
+    # The shapes are equal, but head_dim may be 0 in one configuration and d_model // n_heads in the other.
     if config.model is not None and config.model.first_difference(shape) is None:
         model = dataclasses.replace(config.model, head_dim=shape.head_dim)
         config = dataclasses.replace(config, model=model)

@@ -8,7 +8,7 @@
 
 #define API __attribute__((visibility("default")))
 
-/* Each function below returns the sum of n ones, or -1 if it cannot allocate memory. */
+/* Each function below adds up n bytes with the value 1, and returns the sum, or -1 if it cannot allocate memory. */
 static int sum_of(const char * ones, int n) {
     int sum = 0;
     for (int i = 0; i < n; i++) {

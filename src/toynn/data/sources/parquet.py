@@ -64,7 +64,7 @@ def _opened(path: Path) -> Iterator[Any]:
 def _items(batch: Any, before: int) -> Iterator[Item]:
     """Yield the rows of a batch. before: the number of rows before the batch."""
     try:
-        if batch.nbytes <= LONGEST_ITEM:  # no row of such a batch is too long
+        if batch.nbytes <= LONGEST_ITEM:  # if the whole batch is small enough, no row is too long
             for i, row in enumerate(batch.to_pylist()):
                 yield Item(before + i + 1, _without_nulls(row))
             return
