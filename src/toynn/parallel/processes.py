@@ -51,7 +51,7 @@ class Processes:
         self.writes = self.rank == 0
         self._shared: BaseException | None = None  # the error that occurred in all processes
         self._met = False  # True after the processes have compared their commands
-        self._started = False  # all processes have passed the first `together`
+        self._started = False  # True after all processes have passed the first `together`
 
     @property
     def quiet(self) -> bool:

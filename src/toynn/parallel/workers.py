@@ -60,7 +60,8 @@ class Workers:
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         if isinstance(error, Exception | KeyboardInterrupt):
-            self._processes.shared(error)  # marks the error, so that the other processes print no message about it
+            # the other processes end normally, so this error must not abort them
+            self._processes.shared(error)
         for rank in range(1, self._processes.n):
             self._send(rank, END, None)
         for rank in range(1, self._processes.n):  # after an error, some results may not have arrived yet

@@ -22,8 +22,8 @@ _REPLACEMENT = "\ufffd"  # the text to which the library decodes an incomplete c
 _BYTE_TOKEN = re.compile(r"^<0x[0-9A-Fa-f]{2}>$")
 # With a local decoder, a token can change only the text of its neighbours, and further tokens only add text at the end.
 _LOCAL = frozenset({"ByteLevel", "Metaspace", "ByteFallback", "Fuse"})
-# With another decoder, a new token may change the text of at most this number of tokens before it. For example,
-# WordPiece turns " do not" into " don't".
+# With a decoder that is not local, a new token may change the text of at most this number of tokens before it. For
+# example, WordPiece turns " do not" into " don't".
 _LOOKAHEAD = 4
 # With a local decoder, each new token is decoded together with the tokens before it. If there are more than
 # about _LONGEST tokens, all but about the last _OVERLAP are dropped.
