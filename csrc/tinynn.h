@@ -241,7 +241,7 @@ TNN_API tnn_tensor tnn_swiglu_split(tnn_session * s, tnn_tensor gate, tnn_tensor
 /* Return a / max(eps, sqrt(sum of a^2)) over ne0. ggml has no derivative for this operator. */
 TNN_API tnn_tensor tnn_l2_norm(tnn_session * s, tnn_tensor a, float eps);
 TNN_API tnn_tensor tnn_silu(tnn_session * s, tnn_tensor a);                /* Return a / (1 + exp(-a)). */
-/* Return GELU of a, in ggml's tanh approximation. ggml has no derivative for this operator. */
+/* Return GELU of the tensor a, in ggml's tanh approximation. ggml has no derivative for this operator. */
 TNN_API tnn_tensor tnn_gelu(tnn_session * s, tnn_tensor a);
 TNN_API tnn_tensor tnn_tanh(tnn_session * s, tnn_tensor a); /* Return tanh(a). ggml has no derivative for this operator. */
 TNN_API tnn_tensor tnn_sqrt(tnn_session * s, tnn_tensor a); /* Return sqrt(a). */
