@@ -36,8 +36,9 @@ from toynn.training import (
 from toynn.training.run_log import read_log
 
 COMMAND = "python -m benchmarks.batching"
-_WINDOW, _BATCH = 512, 8  # tokens of a window, windows of a step
-_STEPS = {"padded": 8, "grouped": 24, "packed": 8}  # a turn of each kind takes a similar time
+_WINDOW, _BATCH = 512, 8  # tokens per window, windows per step
+# number of steps per turn, chosen so that a turn of each kind takes a similar time
+_STEPS = {"padded": 8, "grouped": 24, "packed": 8}
 
 
 @dataclass
@@ -85,7 +86,7 @@ def turn(row: Row, data: Path, run: Path, threads: int) -> None:
     events: list[dict[str, Any]] = read_log(run)
     started = next(event for event in events if event["event"] == "started")
     seconds = sum(event["seconds"] for event in events if event["event"] == "stepped")
-    samples = _sizes(data)[0] / started["windows_per_epoch"]  # of a window
+    samples = _sizes(data)[0] / started["windows_per_epoch"]  # mean number of samples in a window
     row.filled = started["filled"]
     row.speeds.append(samples * _BATCH * _STEPS[row.batching] / seconds)
 

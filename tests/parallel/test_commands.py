@@ -146,7 +146,7 @@ def test_wrong_prompts_are_refused(folder: Path, tmp_path: Path) -> None:
         alone = toynn("generate", folder / "run", "--prompts", tmp_path / name)
         assert (alone.returncode, alone.stderr.count("\n")) == (2, 1), alone.stderr
         assert says in alone.stderr
-        assert alone.stdout == ""  # all prompts are checked before the first one is continued
+        assert alone.stdout == ""  # no prompt was continued, because all prompts are checked first
     refused(
         toynn_in_processes(MPICH, 2, "generate", folder / "run", "--prompts", tmp_path / "long.txt"),
         "long.txt, line 2: the prompt has",
