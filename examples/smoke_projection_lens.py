@@ -63,7 +63,7 @@ def whole_number(flags: argparse.Namespace, name: str, default: int, least: int 
 
 
 def train(recipe: FromScratch, cfg: SmolLM2Config, seq_ids: list[int], steps: int) -> list[float]:
-    """Train for some steps, print the loss before each, and return the losses."""
+    """Train for some steps, print the loss before each step, and return the losses."""
     names = recipe.fs_cache.param_names()
     print(f"parameters: {len(names)}")
     for name in names:

@@ -44,7 +44,7 @@ def arguments() -> argparse.Namespace:
 
 
 def train(recipe: WarmStart, vocab: int, steps: int) -> list[float]:
-    """Train for some steps, print the loss before each, and return the losses."""
+    """Train for some steps, print the loss before each step, and return the losses."""
     batch, losses = TrainingBatch(vocab, CONTEXT), []
     for step in range(steps):
         adamw = AdamW.for_from_scratch(lr=ToyLR.cosine(step, steps, 0.005, 1e-5, 5))

@@ -133,7 +133,7 @@ class Desk:
 
 
 def all_positional(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that takes all arguments by position, the keyword arguments of the original at the end."""
+    """Return a function that takes all arguments by position, with the keyword arguments of the original at the end."""
     keywords = [name for name, one in inspect.signature(function).parameters.items() if one.kind is one.KEYWORD_ONLY]
 
     @functools.wraps(function)

@@ -421,7 +421,7 @@ def run(seed: int, folder: Path) -> str:
 
 
 def rounds(first: int, most: int, seconds: float) -> None:
-    """Run rounds one after the other, in the child. Print the seed before each."""
+    """Run rounds one after the other, in the child. Print the seed before each round."""
     end, outcomes, done = time.monotonic() + seconds, {"read": 0, "refused": 0}, 0
     with tempfile.TemporaryDirectory() as folder:
         while done < most and (time.monotonic() < end or done == 0):

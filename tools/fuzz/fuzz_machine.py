@@ -232,7 +232,7 @@ class SessionMachine(RuleBasedStateMachine):
 
 
 def batches(first: int, most: int, seconds: float, journal: str, sabotage: str, shrink: bool) -> None:
-    """Run batches one after the other, in the child. Print the seed before each."""
+    """Run batches one after the other, in the child. Print the seed before each batch."""
     if "ASAN_OPTIONS" not in os.environ:
         resource.setrlimit(resource.RLIMIT_AS, (LIMIT, resource.getrlimit(resource.RLIMIT_AS)[1]))
     wanted = settings(

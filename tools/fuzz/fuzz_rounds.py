@@ -25,7 +25,7 @@ _kept: list[bytes] = []  # blocks of memory that `--sabotage grow` allocates and
 
 
 def rounds(first: int, most: int, seconds: float, sabotage: str) -> None:
-    """Run rounds one after the other, in the child. Print the seed before each."""
+    """Run rounds one after the other, in the child. Print the seed before each round."""
     sanitized = "ASAN_OPTIONS" in os.environ  # AddressSanitizer delays freeing memory and finds leaks itself
     if not sanitized:
         resource.setrlimit(resource.RLIMIT_AS, (LIMIT, resource.getrlimit(resource.RLIMIT_AS)[1]))

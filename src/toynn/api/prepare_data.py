@@ -120,7 +120,7 @@ def prepare(
             separators, and a text with lines of another known separator, like </s>, is refused. "": no separator.
         seed: random seed for choosing the documents for validation.
         progress: True to show a bar in a terminal, or a function that is called with the stage ("learning" or
-            "encoding"), the number of bytes or samples done, and the number of all.
+            "encoding"), the number of bytes or samples done, and their total number.
         format: the format of the samples: "messages" (with role and content), "conversations" (ShareGPT: from and
             value), "prompt" (prompt and completion), "alpaca" (instruction, input, output), "text", or "plain" for
             plain text. Default: found from the content of each file.

@@ -50,7 +50,7 @@ def texts_to_learn(texts: TextsToLearn, report: Progress, file_bytes: int) -> It
 
 
 def _parts(texts: TextsToLearn) -> Iterator[tuple[int, str]]:
-    """Yield all parts of the texts, with the number of bytes before each."""
+    """Yield all parts of the texts, with the number of bytes before each part."""
     for piece in texts.pieces():
         start = piece.start
         for part in parts_of(piece.text, PIECE, BETWEEN_WORDS, longest=_LONGEST_PART):

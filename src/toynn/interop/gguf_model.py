@@ -209,7 +209,7 @@ class MappedGguf(GgufModel):
             file.check()
 
     def sha256(self) -> str:
-        """Return the SHA-256 of the file, or of the list of the files of a split model with the SHA-256 of each.
+        """Return the SHA-256 of the file or, for a split model, of a list with the SHA-256 of each of its files.
 
         Raises MappedFileError if a file was changed since it was opened.
         """

@@ -92,7 +92,7 @@ def documents_of(text: str, separators: Sequence[str]) -> list[str]:
 
 
 def marker_lines(text: str, markers: Sequence[str]) -> Counter[str]:
-    """Return the number of lines of a text that are equal to each marker, if there are any."""
+    """Return, for each marker that occurs as a whole line of a text, the number of these lines."""
     if not any(marker in text for marker in markers):
         return Counter()
     found = (marker_in(line, markers) for line, is_whole in lines([text]) if is_whole)

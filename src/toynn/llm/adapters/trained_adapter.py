@@ -20,7 +20,7 @@ class BaseModel:
     """The model that an adapter belongs to.
 
     path: the GGUF file, Hugging Face folder or checkpoint with its weights.
-    sha256: the SHA-256 of the file, or of the list of the files of a folder with the SHA-256 of each.
+    sha256: the SHA-256 of the file or, for a folder, of a list with the SHA-256 of each of its files.
     """
 
     path: Path
