@@ -33,7 +33,7 @@ def test_a_wrong_override_of_a_resumed_run_is_named_and_not_the_checkpoint(data:
         ("train.steps=2", "toynn: train.steps = 2 is too small, but the run has already taken 3 steps"),
         (
             "train.seed=9",
-            "can change only train.steps, train.epochs, train.recompute, evaluation.*, checkpoint.*, schedule.*",
+            "train.epochs, train.seconds, train.recompute, evaluation.*, checkpoint.*, schedule.*",
         ),
     ]:
         assert_refused(run_toynn("train", data, "--out", run, "--resume", "--set", override), says)

@@ -6,8 +6,8 @@ import sys
 from types import TracebackType
 
 from toynn.arguments import integer
-from toynn.training.events import Ended, Evaluated, Event, ReferenceProgress, Saved, Started, Stepped
-from toynn.training.logged_figures import figures_in_words
+from toynn.training.events import Ended, Evaluated, Event, ReferenceProgress, Rescheduled, Saved, Started, Stepped
+from toynn.training.logged_figures import figures_in_words, new_end_in_words
 from toynn.training.sources import losses_by_source
 
 
@@ -39,10 +39,10 @@ class PlainProgress:
                     f"epoch {event.epoch:.2f}, {event.tokens_per_second:.0f} tokens/s"
                 )
         elif isinstance(event, Evaluated):
-            best = ", best" if event.best else ""
-            _print(f"step {event.step}: validation {event.loss:.4f}{figures_in_words(event)}{best}")
-            if event.sources:
-                _print(f"step {event.step}: validation by source: {losses_by_source(event)}")
+            _evaluated(event)
+        elif isinstance(event, Rescheduled):
+            self._steps = event.steps
+            _print(new_end_in_words(event))
         elif isinstance(event, Saved):
             if self._saved is None or event.step >= self._saved + self._every or event.step == self._steps:
                 self._saved = event.step
@@ -74,6 +74,13 @@ class PlainProgress:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         pass
+
+
+def _evaluated(event: Evaluated) -> None:
+    best = ", best" if event.best else ""
+    _print(f"step {event.step}: validation {event.loss:.4f}{figures_in_words(event)}{best}")
+    if event.sources:
+        _print(f"step {event.step}: validation by source: {losses_by_source(event)}")
 
 
 def _print(line: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from toynn.text.terminal_text import terminal_text
+from toynn.training.run_log import planned_steps
 
 _MOST_POINTS = 500  # largest number of points of a curve; a longer curve shows the means of neighbouring steps
 _RECENT = 200  # number of last steps from which the speed is computed
@@ -29,7 +30,7 @@ def watch_data(events: Sequence[Event]) -> dict[str, Any]:
     figures = {
         "state": ended["reason"] if ended is not None else "waiting" if started is None else "training",
         "step": step,
-        "steps": None if started is None else started["steps"],
+        "steps": planned_steps(events),
         "epoch": None if last is None else last.get("epoch"),
         "tokens": None if last is None else last["tokens"],
         "parameters": None if started is None else started["parameters"],
@@ -72,7 +73,7 @@ def _seconds_left(events: Sequence[Event], started: Event | None, step: int) -> 
     if len(steps) < 2:
         return None
     seconds = (_time(steps[-1]) - _time(steps[0])).total_seconds() / (len(steps) - 1)
-    return max(seconds, 0.0) * (int(started["steps"]) - step)
+    return max(seconds, 0.0) * max((planned_steps(events) or 0) - step, 0)
 
 
 def _time(event: Event) -> dt.datetime:

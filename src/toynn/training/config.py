@@ -35,6 +35,8 @@ class StepArgs:
     accumulate: number of batches per step. The step uses the mean of their gradients and needs the memory of one batch.
     epochs: None, or the number of passes over the training tokens. `steps` must then have its default; the number of
         steps is computed when the data is known.
+    seconds: 0, or the time after which the run ends. Its last step is decided while it runs, and then replaces `steps`;
+        see `toynn.training.time_budget`.
     """
 
     steps: int = documented(DEFAULT_STEPS, "optimizer steps of the whole run")
@@ -43,6 +45,9 @@ class StepArgs:
     accumulate: int = documented(1, "batches per optimizer step")
     seed: int = documented(0, "random seed of the initial weights and of the data order")
     epochs: float | None = documented(None, "passes over the training tokens, instead of train.steps")
+    seconds: float = documented(
+        0.0, "time for the whole run in seconds; train.steps is then only an estimate; 0: no limit"
+    )
     only: tuple[str, ...] = documented(
         (), "train only these weights: groups like norms, attention, feed_forward, or names like blk.28.*; []: all"
     )
@@ -63,6 +68,7 @@ class StepArgs:
         object.__setattr__(self, "only", tuple(self.only))
         for name, least in (("steps", 1), ("t_seq", 0), ("batch", 1), ("accumulate", 1), ("seed", 0)):
             object.__setattr__(self, name, integer(f"train.{name}", getattr(self, name), least))
+        object.__setattr__(self, "seconds", not_negative("train.seconds", self.seconds))
         object.__setattr__(self, "recompute", boolean("train.recompute", self.recompute))
         one_of("train.objective", self.objective, OBJECTIVES)
         one_of("train.precision", self.precision, PRECISIONS)
@@ -182,6 +188,7 @@ class TrainConfig:
             raise ConfigurationError(
                 f'train.z_loss must be 0 with train.objective = "{DPO}", got {self.train.z_loss:g}; leave it out'
             )
+        self._check_time()
         if self.train.epochs is not None:
             return  # the number of steps is not known before `with_steps`
         warmup, decay = self.schedule.warmup_of(self.train.steps), self.schedule.decay
@@ -190,6 +197,32 @@ class TrainConfig:
                 f"schedule.warmup + schedule.decay must be at most the number of steps, {self.train.steps}, "
                 f"got {warmup} + {decay}"
             )
+
+    def _check_time(self) -> None:
+        schedule, steps, seconds = self.schedule, self.train.steps, self.train.seconds
+        if schedule.falls and schedule.steps_of_falls[-1][1] != steps:
+            raise ConfigurationError(
+                f"the last entry of schedule.falls must end at train.steps = {steps}, got {schedule.falls[-1]!r}"
+            )
+        if not seconds:
+            return
+        if schedule.kind != "wsd":
+            raise ConfigurationError(f'train.seconds needs schedule.kind = "wsd", got {schedule.kind!r}')
+        if schedule.decay:
+            raise ConfigurationError(
+                f"train.seconds = {seconds:g} and schedule.decay = {schedule.decay} cannot both be given, because the "
+                "learning rate falls when the time is nearly over; leave one out"
+            )
+        if self.train.epochs is not None:
+            raise ConfigurationError(
+                f"train.seconds = {seconds:g} and train.epochs = {self.train.epochs} cannot both be given; leave one "
+                "out"
+            )
+
+    @property
+    def last_step(self) -> int:
+        """The last step of the run; the largest possible number if a run with train.seconds has not decided it yet."""
+        return INT31_MAX if self.train.seconds and not self.schedule.falls else self.train.steps
 
     def explicit(self, model: ModelArgs | None = None) -> TrainConfig:
         """Return a copy with a value for each key that is None.
@@ -287,6 +320,7 @@ class TrainArgs(Initialised):
         this number.
     base: the frozen model on which an adapter is trained (adapter.rank), as an `OpenBase` or the path of a GGUF file,
         Hugging Face folder or run. With `resume`: the place of the base, if it was moved.
+    seconds_used: the part of train.seconds that was used before the start of this call, for example by planning.
     """
 
     data: Path
@@ -298,6 +332,7 @@ class TrainArgs(Initialised):
     resume_from: str | None = None
     changes: tuple[str, ...] = ()
     base: Path | OpenBase | None = None
+    seconds_used: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "base", checked_base(self.base, self.init))
@@ -322,6 +357,7 @@ class TrainArgs(Initialised):
             name, needed = spelled("resume_from=", "--from "), spelled("resume=True", "--resume")
             raise TinyNNValueError(f"{name}{self.resume_from!r:.60} needs {needed}")
         object.__setattr__(self, "changes", self._checked_changes())
+        object.__setattr__(self, "seconds_used", not_negative("seconds_used", self.seconds_used))
         if self.n_threads is not None:
             object.__setattr__(self, "n_threads", integer("n_threads", self.n_threads, 1))
 

@@ -30,6 +30,7 @@ class Started(Initialised):
     notes: sentences for the user about settings that were chosen or changed.
     windows_per_epoch: number of windows in one pass over the training tokens.
     filled: share of the places in these windows that hold tokens; below 1 if windows contain whole samples.
+    seconds_used: with train.seconds, the part of this time that was used before; 0 without train.seconds.
     """
 
     run: Path
@@ -47,6 +48,7 @@ class Started(Initialised):
     notes: tuple[str, ...] = ()
     windows_per_epoch: int = 0
     filled: float = 1.0
+    seconds_used: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,22 @@ class Evaluated(Initialised):
 
 
 @dataclass(frozen=True)
+class Rescheduled(Initialised):
+    """A run with train.seconds has decided by the clock at which step it ends.
+
+    step: the step after which the learning rate begins to fall, or falls at another speed.
+    steps: the number of steps of the whole run.
+    falls: schedule.falls, with this decision as the last entry.
+    seconds_used: the part of train.seconds that is used.
+    """
+
+    step: int
+    steps: int
+    falls: tuple[str, ...]
+    seconds_used: float
+
+
+@dataclass(frozen=True)
 class Saved(Initialised):
     """A checkpoint was written and is on the disk.
 
@@ -184,7 +202,7 @@ class Ended(Initialised):
     seconds: float
 
 
-Event: TypeAlias = Started | ReferenceProgress | Stepped | Evaluated | Saved | Ended
+Event: TypeAlias = Started | ReferenceProgress | Stepped | Evaluated | Rescheduled | Saved | Ended
 Callback: TypeAlias = Callable[[Event], None]
 
 

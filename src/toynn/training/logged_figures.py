@@ -7,7 +7,7 @@ import math
 import re
 
 from toynn.errors import SessionError
-from toynn.training.events import Evaluated, Event, PairFigures, Stepped
+from toynn.training.events import Evaluated, Event, PairFigures, Rescheduled, Stepped
 from toynn.training.sources import distinct
 
 _FIGURES: dict[type[Event], tuple[str, tuple[str, ...]]] = {
@@ -52,3 +52,14 @@ def figures_in_words(event: Evaluated) -> str:
         return f", reward margin {event.reward_margin:.4f}, accuracy {event.reward_accuracy:.1%}"
     bits = "" if math.isnan(event.bits_per_byte) else f", {event.bits_per_byte:.3f} bits/byte"
     return f", perplexity {event.perplexity:.5g}{bits}"
+
+
+def new_end_in_words(event: Rescheduled) -> str:
+    """Return a line for the user about the new last step of a run with train.seconds."""
+    what = "the learning rate begins to fall" if len(event.falls) == 1 else "the speed has changed"
+    return f"step {event.step}: {what}, the last step is {event.steps}"
+
+
+def fields_of(figures: PairFigures | None) -> dict[str, float]:
+    """Return the figures of preference pairs as fields of an event; {} without figures."""
+    return {} if figures is None else dataclasses.asdict(figures)

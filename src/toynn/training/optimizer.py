@@ -48,6 +48,10 @@ class Optimizer:
         )
         self._muon = Muon(settings.muon_lr, settings.muon_momentum, settings.muon_weight_decay)
 
+    def use_schedule(self, config: TrainConfig) -> None:
+        """Take the schedule and the number of steps of another configuration, which must otherwise be the same."""
+        self._config = config
+
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of AdamW in a step, counted from 1."""
         return self._scheduled(self._config.lr, step)

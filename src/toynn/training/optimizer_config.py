@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 
-from toynn.arguments import integer, not_negative, one_of, positive, real
+from toynn.arguments import INT31_MAX, integer, not_negative, one_of, positive, real, shown
 from toynn.documented_fields import documented
+from toynn.errors import ConfigurationError, ConfigurationTypeError
 from toynn.model.weights import OPTIMIZERS
 
 SCHEDULES = ("constant", "cosine", "wsd")
+_FALL = re.compile(r"([0-9]{1,10})-([0-9]{1,10})", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,17 @@ class ScheduleArgs:
         min_ratio * lr during the last `decay` steps.
     warmup: number of first steps, during which the rate rises. None: 100 steps, or a tenth of all steps if this is
         less.
+    falls: the decisions of a run with train.seconds; see `toynn.training.time_budget`. The last one ends at the last
+        step of the run.
     """
 
     kind: str = documented("cosine", "shape of the schedule: constant, cosine or wsd")
     warmup: int | None = documented(None, "number of first steps, during which the learning rate rises from 0")
     decay: int = documented(0, "wsd: number of last steps, during which the learning rate falls")
     min_ratio: float = documented(0.1, "cosine, wsd: learning rate of the last step, divided by lr")
+    falls: tuple[str, ...] = documented(
+        (), 'wsd, written by runs with train.seconds: "a-b" lets the learning rate fall after step a, to end at step b'
+    )
 
     def __post_init__(self) -> None:
         one_of("schedule.kind", self.kind, SCHEDULES)
@@ -73,6 +81,33 @@ class ScheduleArgs:
         object.__setattr__(self, "decay", integer("schedule.decay", self.decay, 0))
         ratio = real("schedule.min_ratio", self.min_ratio, lambda x: 0 <= x <= 1, "from 0 to 1")
         object.__setattr__(self, "min_ratio", ratio)
+        self._check_falls()
+
+    def _check_falls(self) -> None:
+        falls: object = self.falls
+        if not isinstance(falls, list | tuple) or not all(isinstance(one, str) for one in falls):
+            raise ConfigurationTypeError(f"schedule.falls must be a list of texts, got {shown(falls)}")
+        object.__setattr__(self, "falls", tuple(falls))
+        after = 0
+        for one in falls:
+            match = _FALL.fullmatch(one)
+            begin, end = (int(match[1]), int(match[2])) if match else (0, 0)
+            if not after <= begin < end <= INT31_MAX:
+                raise ConfigurationError(
+                    f'schedule.falls must contain texts "a-b", with steps a < b in rising order of a, got {one!r:.40}'
+                )
+            after = begin + 1
+        if falls and self.kind != "wsd":
+            raise ConfigurationError(f'schedule.falls needs schedule.kind = "wsd", got {self.kind!r}')
+        if falls and self.decay:
+            raise ConfigurationError(
+                f"schedule.falls and schedule.decay = {self.decay} cannot both be given; leave one out"
+            )
+
+    @property
+    def steps_of_falls(self) -> list[tuple[int, int]]:
+        """The steps (a, b) of each entry of falls."""
+        return [(int(begin), int(end)) for begin, _, end in (one.partition("-") for one in self.falls)]
 
     def warmup_of(self, steps: int) -> int:
         """Return the number of warm-up steps in a run of `steps` steps. Raises TinyNNValueError or TinyNNTypeError."""

@@ -25,7 +25,6 @@ from toynn.parallel.processes import Processes
 from toynn.tinynn import tnn_session_n_threads, tnn_upload_from_float_array
 from toynn.training.config import TrainConfig
 from toynn.training.divergence import SQUARES, DivergedError, first_not_finite
-from toynn.training.optimizer import Optimizer
 from toynn.training.shard import Shard
 from toynn.training.sharded_adamw import ShardedAdamW, norm_and_factor, squares_of_piece
 from toynn.training.sharded_muon import MuonSteps, ShardedMuon
@@ -56,7 +55,6 @@ class ParallelSteps(StepsOnWindows):
         super().__init__(engine, windows, config)
         self._processes, self._share = processes, share
         self._sequences = share.of_sequences(config.windows_of_batch // config.train.batch)
-        self._optimizer = Optimizer(config)
         self._sizes = {one.name: math.prod(one.size) for one in engine.trained_weights()}
         self._shards = self._empty_shards(config.optimizer.kind)
         for _, shard in self._shards:

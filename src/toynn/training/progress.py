@@ -5,8 +5,8 @@ from __future__ import annotations
 from types import TracebackType
 
 from toynn.extras import naming_the_extra
-from toynn.training.events import Ended, Evaluated, Event, ReferenceProgress, Saved, Started, Stepped
-from toynn.training.logged_figures import figures_in_words
+from toynn.training.events import Ended, Evaluated, Event, ReferenceProgress, Rescheduled, Saved, Started, Stepped
+from toynn.training.logged_figures import figures_in_words, new_end_in_words
 from toynn.training.sources import losses_by_source
 
 with naming_the_extra():
@@ -65,6 +65,10 @@ class ProgressView:
             self._line(f"step {event.step}: validation {event.loss:.4f}{figures_in_words(event)}{best}")
             if event.sources:
                 self._line(f"step {event.step}: validation by source: {losses_by_source(event)}")
+        elif isinstance(event, Rescheduled):
+            if self._task is not None:
+                self._bar.update(self._task, total=event.steps)
+            self._line(new_end_in_words(event))
         elif isinstance(event, Saved):
             self._line(f"step {event.step}: saved {event.bytes / 1e6:.1f} MB in {event.seconds:.2f} s")
         elif isinstance(event, Ended):

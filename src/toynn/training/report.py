@@ -21,7 +21,7 @@ from toynn.storage.durable_files import replace_file
 from toynn.storage.regular_files import naming_file, path_of, printable
 from toynn.text.terminal_text import terminal_text
 from toynn.training.events import PairFigures
-from toynn.training.run_log import read_log
+from toynn.training.run_log import planned_steps, read_log
 
 with naming_the_extra():
     from matplotlib.figure import Figure
@@ -210,7 +210,7 @@ def _summary(events: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     started = (_of(events, "started")[-1:] or [{}])[0]
     busy = sum(float(step["seconds"]) for step in steps)
     rows = [
-        ("steps", f"{steps[-1]['step']} of {started.get('steps', '?')}"),
+        ("steps", f"{steps[-1]['step']} of {planned_steps(events) or '?'}"),
         ("ended", str(ended[-1]["reason"]) if ended else "still running, or killed"),
         ("parameters", f"{started.get('parameters', 0) / 1e6:.2f} M"),
         ("tokens read", f"{steps[-1]['tokens']:,}"),

@@ -1,10 +1,10 @@
 """Write and read log.jsonl, the log of a run. Each event is one line, and lines are only appended. Only the events
 `ReferenceProgress` are left out.
 
-A line is a JSON object with the keys "v" (1), "event" (started, stepped, evaluated, saved or ended), "time" (UTC, ISO
-8601) and the fields of the event's class in `toynn.training.events`. Paths are strings. A field that has a default may
-be missing. Numbers are written with enough digits to read the same bits again. Only perplexity and bits_per_byte can be
-NaN or infinite; they are then null.
+A line is a JSON object with the keys "v" (1), "event" (started, stepped, evaluated, rescheduled, saved or ended),
+"time" (UTC, ISO 8601) and the fields of the event's class in `toynn.training.events`. Paths are strings. A field that
+has a default may be missing. Numbers are written with enough digits to read the same bits again. Only perplexity and
+bits_per_byte can be NaN or infinite; they are then null.
 
 A resumed run appends to the existing log. Steps that a killed process took after its last checkpoint therefore appear
 twice. `read_log` returns the events as if the run had not been interrupted.
@@ -21,7 +21,7 @@ import json
 import math
 import os
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -32,7 +32,17 @@ from toynn.storage.checkpoint.names import LOG
 from toynn.storage.durable_files import sync
 from toynn.storage.json_files import number_or_null
 from toynn.storage.regular_files import naming_file, open_regular, open_regular_to_append, path_of
-from toynn.training.events import Ended, Evaluated, Event, PairFigures, ReferenceProgress, Saved, Started, Stepped
+from toynn.training.events import (
+    Ended,
+    Evaluated,
+    Event,
+    PairFigures,
+    ReferenceProgress,
+    Rescheduled,
+    Saved,
+    Started,
+    Stepped,
+)
 
 VERSION = 1
 _LONGEST = 1 << 20  # largest number of bytes in a line
@@ -44,6 +54,7 @@ NAMES: dict[type[Event], str] = {
     Started: "started",
     Stepped: "stepped",
     Evaluated: "evaluated",
+    Rescheduled: "rescheduled",
     Saved: "saved",
     Ended: "ended",
 }
@@ -142,6 +153,12 @@ def read_log(path: Path) -> list[dict[str, Any]]:
             events = [one for one in events if resumed and one["step"] <= step and one["event"] != "ended"]
         events.append(event)
     return events
+
+
+def planned_steps(events: Sequence[Mapping[str, Any]]) -> int | None:
+    """Return the number of steps of the whole run, from its events in order. None if the run has not started."""
+    kinds = ("started", "rescheduled")
+    return next((int(event["steps"]) for event in reversed(events) if event["event"] in kinds), None)
 
 
 def _last_step(events: list[dict[str, Any]]) -> int:

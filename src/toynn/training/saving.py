@@ -15,6 +15,7 @@ from toynn.storage.checkpoint import RunFolder, TrainingState
 from toynn.storage.checkpoint.meta import OVER_BATCHES, OVER_WINDOWS, TrainingProgress
 from toynn.storage.tensor_files import MadeTensors, Tensors, chained
 from toynn.training.averages import AveragedWeights
+from toynn.training.config import TrainConfig
 from toynn.training.data_identity import data_identity
 from toynn.training.divergence import DivergedError, name_not_finite
 from toynn.training.evaluation import BestEvaluation
@@ -80,6 +81,10 @@ class Saver:
         self._remove_old(self._run)
         size = sum(entry.stat().st_size for entry in path.iterdir())
         return Saved(step, path, size, time.perf_counter() - began)
+
+    def use_schedule(self, config: TrainConfig) -> None:
+        """Store this configuration in the next checkpoints. It differs only in the schedule and the last step."""
+        self._config = config
 
     def tidy(self, evaluations: BestEvaluation) -> None:
         """Correct `best` and remove old checkpoints, in case a killed process did not do this."""

@@ -7,6 +7,8 @@ import math
 from toynn.arguments import instance_of, integer, not_negative
 from toynn.training.optimizer_config import ScheduleArgs
 
+FALL = 0.2  # with train.seconds, the share of all steps during which the learning rate falls
+
 
 def learning_rate(schedule: ScheduleArgs, lr: float, step: int, steps: int) -> float:
     """Return the learning rate of step `step`, counted from 1, in a run of `steps` steps.
@@ -17,13 +19,16 @@ def learning_rate(schedule: ScheduleArgs, lr: float, step: int, steps: int) -> f
     - constant: it stays lr.
     - cosine: it falls along half a cosine to min_ratio * lr at the last step (Loshchilov and Hutter 2017).
     - wsd: it stays lr until schedule.decay steps are left. Then it falls linearly to min_ratio * lr at the last step
-      (Hu et al. 2024).
+      (Hu et al. 2024). With schedule.falls, it falls after the step that the first entry names. Each entry "a-b"
+      makes it fall linearly after step a, from its value at a, such that it would be min_ratio * lr at step b.
 
     Raises TinyNNValueError or TinyNNTypeError with the name of the argument.
     """
     instance_of("schedule", schedule, ScheduleArgs)
     lr, step, steps = not_negative("lr", lr), integer("step", step, 1), integer("steps", steps, 1)
     warmup = schedule.warmup_of(steps)
+    if schedule.falls:
+        return _with_falls(schedule, lr, step, warmup)
     if step <= warmup:
         return lr * step / warmup
     if schedule.kind == "cosine":
@@ -33,3 +38,19 @@ def learning_rate(schedule: ScheduleArgs, lr: float, step: int, steps: int) -> f
         left = max(steps - step, 0) / schedule.decay
         return lr * (schedule.min_ratio + (1.0 - schedule.min_ratio) * left)
     return lr
+
+
+def _with_falls(schedule: ScheduleArgs, lr: float, step: int, warmup: int) -> float:
+    """Return the learning rate of a step of a schedule with falls."""
+    falls = schedule.steps_of_falls
+    first = falls[0][0]
+    peak = lr * min(step, first) / warmup if min(step, first) <= warmup and warmup else lr
+    if step <= first:
+        return peak
+    left = 1.0  # share of the fall that is left
+    for i, (begin, end) in enumerate(falls):
+        if step <= begin:
+            break
+        until = step if i + 1 == len(falls) else min(step, falls[i + 1][0])
+        left *= max(end - until, 0) / (end - begin)
+    return peak * (schedule.min_ratio + (1.0 - schedule.min_ratio) * left)

@@ -17,7 +17,7 @@ from toynn.storage.checkpoint import Checkpoint, RunReader, TrainingState, load_
 from toynn.storage.checkpoint.meta import META, OVER_WINDOWS, DataIdentity
 from toynn.text.encoding_rules import same_encoding
 from toynn.training.adapter_start import base_to_resume, checkpoint_on_base, continued, opened_base
-from toynn.training.config import TrainArgs, TrainConfig
+from toynn.training.config import DEFAULT_STEPS, TrainArgs, TrainConfig
 from toynn.training.data_config import windows_of
 from toynn.training.data_identity import data_identity
 from toynn.training.model_config import ModelArgs
@@ -30,7 +30,7 @@ from toynn.wording import spelled
 
 # A resumed run may change its length, its evaluations and its checkpoints. It may change the settings of the optimizer
 # and of the schedule only on request (`TrainArgs.changes`). With any other change it would not be the same run.
-_MAY_CHANGE = ("train.steps", "train.recompute", "evaluation.", "checkpoint.")
+_MAY_CHANGE = ("train.steps", "train.seconds", "train.recompute", "evaluation.", "checkpoint.")
 _FILES = {"train": "training tokens", "validation": "validation tokens", "tokenizer": "rules of the tokenizer"}
 LONGEST_CHOSEN_WINDOW = 1024  # tokens
 
@@ -263,6 +263,11 @@ def _resumed(args: TrainArgs, held: Checkpoint, data: DataFolder) -> Start:
         raise ConfigurationError(f"{wrong}, but the run has already taken {_steps(held.step)}")
     if config.train.steps != own.train.steps or config.schedule != own.schedule:
         config.check_warmup()
+    if config.train.seconds > own.train.seconds and held.step == config.last_step:
+        raise ConfigurationError(
+            f"train.seconds = {config.train.seconds:g} has no effect, because the run has ended and its learning rate "
+            f"has fallen; start a new run from this model ({spelled(f'init={str(args.out)!r}', f'--init {args.out}')})"
+        )
     now, before = data_identity(data.meta), state.progress.data
     for name in (field.name for field in dataclasses.fields(DataIdentity)):
         if getattr(now, name) != getattr(before, name):
@@ -306,6 +311,15 @@ def _resumed_config(args: TrainArgs, own: TrainConfig, held: Checkpoint, epoch: 
         config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, lr=own.optimizer.lr))
     if config.model is not None and config.model.init_scale is None:
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, init_scale=shape.init_scale))
+    if config.train.seconds and not config.schedule.falls:  # the decisions that the run has made so far stay
+        if config.train.steps not in (own.train.steps, DEFAULT_STEPS):
+            raise ConfigurationError(
+                f"train.steps = {config.train.steps} has no effect, because the run ends after train.seconds = "
+                f"{config.train.seconds:g}; leave it out, or also set train.seconds to 0"
+            )
+        train = dataclasses.replace(config.train, steps=own.train.steps)
+        schedule = dataclasses.replace(config.schedule, falls=own.schedule.falls)
+        config = dataclasses.replace(config, train=train, schedule=schedule)
     if config.schedule.warmup is None:
         schedule = dataclasses.replace(config.schedule, warmup=own.schedule.warmup)
         config = dataclasses.replace(config, schedule=schedule)
@@ -322,8 +336,9 @@ def _resumed_config(args: TrainArgs, own: TrainConfig, held: Checkpoint, epoch: 
         remedy = (
             f"to change it on purpose, use {request}"
             if key in CHANGEABLE
-            else "a resumed run can change only train.steps, train.epochs, train.recompute, evaluation.*, "
-            "checkpoint.*, schedule.*, and optimizer.* without kind and ema; leave it out, or start a new run"
+            else "a resumed run can change only train.steps, train.epochs, train.seconds, train.recompute, "
+            "evaluation.*, checkpoint.*, schedule.*, and optimizer.* without kind and ema; leave it out, or start a "
+            "new run"
         )
         raise ConfigurationError(f"{key} is {now!r}, but the run has {was!r}; {remedy}")
     return config

@@ -45,13 +45,21 @@ class StepsOnWindows:
 
     pairs: PairsOfStep | None = None
 
-    def __init__(self, engine: LlamaSeqEngine, windows: Windows, config: TrainConfig) -> None:
+    def __init__(
+        self, engine: LlamaSeqEngine, windows: Windows, config: TrainConfig, optimizer: Optimizer | None = None
+    ) -> None:
         self._engine, self._windows, self._config = engine, windows, config
+        self._optimizer = optimizer or Optimizer(config)
         self._built = False
 
     def graph_dropped(self) -> None:
         """Build the training graph again in the next step. Call this after the engine has built another graph."""
         self._built = False
+
+    def use_schedule(self, config: TrainConfig) -> None:
+        """Take the schedule and the number of steps of another configuration, which must otherwise be the same."""
+        self._config = config
+        self._optimizer.use_schedule(config)
 
     # ---- what depends on the objective ----
 
@@ -84,10 +92,9 @@ class TrainingSteps(StepsOnWindows):
         interrupted: Callable[[], bool],
         optimizer: Optimizer | None = None,
     ) -> None:
-        super().__init__(engine, windows, config)
+        super().__init__(engine, windows, config, optimizer)
         self._train = config.train
         self._interrupted = interrupted
-        self._optimizer = optimizer or Optimizer(config)
         self._read: tuple[int, Batch] | None = None
 
     def take(self, step: int) -> StepResult | None:

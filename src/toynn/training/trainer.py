@@ -9,13 +9,13 @@
     preference.py   steps and evaluations on preference pairs
     reference.py    log-probabilities of preference pairs in the reference model
     saving.py       the checkpoints
+    time_budget.py  the last step of a run with train.seconds
 
 Configuration, data and start determine every bit of the result, also if the run is stopped and resumed.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -36,8 +36,9 @@ from toynn.training.config import TrainArgs
 from toynn.training.data_config import filled_share, notes_on_windows, windows_of
 from toynn.training.divergence import DivergedError, weight_not_finite
 from toynn.training.evaluation import BestEvaluation, ContinuePrompts
-from toynn.training.events import Callback, Ended, Evaluated, PairFigures, Started, Stepped
+from toynn.training.events import Callback, Ended, Evaluated, Rescheduled, Started, Stepped
 from toynn.training.interrupts import Interrupts
+from toynn.training.logged_figures import fields_of
 from toynn.training.memory_need import naming_the_batch
 from toynn.training.objective import steps_and_validation
 from toynn.training.packed_validation import notes_on_validation
@@ -50,6 +51,7 @@ from toynn.training.shares import WindowShare, share_of
 from toynn.training.sources import SourcesRead
 from toynn.training.start import Start, find_start
 from toynn.training.start_model import averages_of, declare_model, realize
+from toynn.training.time_budget import TimeBudget, budget_of, now
 from toynn.training.toml_config import to_toml
 
 
@@ -92,6 +94,7 @@ def _train(
     continue_prompts: ContinuePrompts | None,
     processes: Processes | None,
 ) -> Ended:
+    began = now()
     writes, together = processes is None or processes.writes, nullcontext if processes is None else processes.together
     with ExitStack() as stack:
         interrupts, engine = stack.enter_context(Interrupts()), stack.enter_context(LlamaSeqEngine())
@@ -100,6 +103,7 @@ def _train(
             run = stack.enter_context(RunFolder(args.out)) if writes else None
         with together():
             start = find_start(args, run or RunReader(args.out), data)
+            budget = budget_of(args, start, began, processes)
         # No file has been written yet. If the model or a step does not fit into memory, the run leaves no files behind.
         if processes is not None:
             args = replace(args, n_threads=check_start(processes, start, data, args.n_threads))
@@ -112,9 +116,9 @@ def _train(
         if run is not None and args.resume_from is not None and start.state is not None:
             run.go_back(args.resume_from, start.state.progress.best_step)
         if not writes:
-            return trainer.run(None, ())
+            return trainer.run(None, (), budget)
         with RunLog(args.out / LOG) as log:
-            return trainer.run(log, callbacks)
+            return trainer.run(log, callbacks, budget)
 
 
 class _Trainer:
@@ -155,9 +159,10 @@ class _Trainer:
         self._sync_log: Callable[[], None] = lambda: None
         self._callbacks = Callbacks(())
         self._began = time.perf_counter()
+        self._budget: TimeBudget | None = None
 
         with self._naming_the_batch(share):
-            if self._step < config.train.steps:
+            if self._step < config.last_step:
                 self._steps.build_graph()
         self._start = start.without_tensors()  # the engine has copied the weights and moments
 
@@ -203,15 +208,16 @@ class _Trainer:
         """Whether this process writes the run: the only process, or process 0 of several."""
         return self._processes is None or self._processes.writes
 
-    def run(self, log: RunLog | None, callbacks: Sequence[Callback]) -> Ended:
+    def run(self, log: RunLog | None, callbacks: Sequence[Callback], budget: TimeBudget | None) -> Ended:
         """Train the realized model to the end of the run, and return the last event.
 
-        log: the log of the run, or None in a process that does not write it.
+        log: the log of the run, or None in a process that does not write it. budget: the time of the run, or None.
         """
+        self._budget = budget
         if log is not None:
-            self._sync_log, self._callbacks = log.sync, Callbacks((log, *callbacks))
-            with naming_file(self._args.out / CONFIG):
-                replace_file(self._args.out / CONFIG, to_toml(self._config).encode("utf-8"))
+            views = callbacks if budget is None else (budget, *callbacks)
+            self._sync_log, self._callbacks = log.sync, Callbacks((log, *views))
+            self._write_config()
         self._callbacks.send(self._started())
         self._load_reference()
         if self._start.state is None:
@@ -228,6 +234,10 @@ class _Trainer:
         self._callbacks.raise_failure()
         return ended
 
+    def _write_config(self) -> None:
+        with naming_file(self._args.out / CONFIG):
+            replace_file(self._args.out / CONFIG, to_toml(self._config).encode("utf-8"))
+
     def _load_reference(self) -> None:
         """Load the log-probabilities of preference pairs in the reference model, or compute and store them."""
         if self._steps.pairs is None or not isinstance(self._validation, PairValidation):
@@ -240,8 +250,8 @@ class _Trainer:
 
     def _loop(self) -> str:
         """Take steps, evaluate and save until the run ends. Return the reason for its end, as in `Ended`."""
-        steps, evaluation, checkpoint = self._config.train.steps, self._config.evaluation, self._config.checkpoint
-        while self._step < steps:
+        evaluation, checkpoint = self._config.evaluation, self._config.checkpoint
+        while self._step < self._config.last_step:
             if evaluation.patience and self._best.bad >= evaluation.patience:
                 return "early stop"
             stopped, interrupted = self._requests()
@@ -249,7 +259,8 @@ class _Trainer:
                 return "stopped"
             if interrupted or not self._take_step():
                 return "interrupted"
-            last = self._step == steps
+            self._keep_time()
+            last = self._step == self._config.last_step
             best = _is_due(self._step, evaluation.every, last) and self._evaluate() and checkpoint.keep_best
             if best or _is_due(self._step, checkpoint.every, last):
                 self._save(best=best)
@@ -284,10 +295,22 @@ class _Trainer:
                 seconds=seconds,
                 tokens_per_second=(tokens - before) / max(seconds, 1e-9),
                 epoch=self._step * self._epochs_per_step,
-                **_fields_of(result.figures),
+                **fields_of(result.figures),
             )
         )
         return True
+
+    def _keep_time(self) -> None:
+        """With train.seconds, decide at which step the run ends, or move this step."""
+        decided = None if self._budget is None else self._budget.decide(self._step, self._config)
+        if self._budget is None or decided is None:
+            return
+        self._config = decided
+        self._steps.use_schedule(decided)
+        self._saver.use_schedule(decided)
+        self._write_config()
+        falls = decided.schedule.falls
+        self._callbacks.send(Rescheduled(self._step, decided.train.steps, falls, self._budget.used))
 
     def _evaluate(self) -> bool:
         """Evaluate the model. Return whether this is the best evaluation so far, or False without validation tokens."""
@@ -318,7 +341,7 @@ class _Trainer:
                 sources=self._sources.names,
                 source_losses=found.of_sources,
                 source_tokens=self._sources.tokens(self._step * self._config.windows_of_step),
-                **_fields_of(found.figures),
+                **fields_of(found.figures),
             )
         )
         return best
@@ -353,6 +376,7 @@ class _Trainer:
             ),
             windows_per_epoch=self._windows.windows_per_epoch,
             filled=filled_share(self._windows),
+            seconds_used=0.0 if self._budget is None else self._budget.used,
         )
 
     def _ended(self, reason: str) -> Ended:
@@ -367,13 +391,6 @@ class _Trainer:
         )
 
 
-def _fields_of(figures: PairFigures | None) -> dict[str, float]:
-    """Return the figures of preference pairs as fields of an event; {} without figures."""
-    return {} if figures is None else dataclasses.asdict(figures)
-
-
 def _is_due(step: int, every: int, last: bool) -> bool:
-    """Return whether an action is due after this step. every: number of steps between two actions; 0: only after the
-    last step.
-    """
+    """Return whether an action is due after this step. every: steps between two actions; 0: only after the last."""
     return last or (every > 0 and step % every == 0)
