@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-ROOT = 0  # the number of the folder itself
+ROOT = 0  # the number of the folder that contains all these files and folders
 
 
 @dataclass(frozen=True)

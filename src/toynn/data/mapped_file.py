@@ -16,7 +16,7 @@ from toynn.storage.regular_files import open_regular
 
 # Returns what is wrong with a part of a file, or None.
 Check: TypeAlias = Callable[[npt.NDArray[Any]], str | None]
-_PART = 1 << 22  # bytes; a multiple of the size of every element
+_PART = 1 << 22  # number of bytes that are checked at once, a multiple of the size of every element
 
 
 def mapped_file(path: Path, dtype: str, n: int, what: str, sha256: str, check: Check) -> npt.NDArray[Any]:

@@ -15,7 +15,7 @@ from toynn.text.documents import PIECE, Piece
 from toynn.text.word_borders import BETWEEN_WORDS, parts_of
 
 _TEXT = 1 << 28  # largest number of bytes of text that a tokenizer is learned from
-_DIFFERENT_WORDS = 1 << 24  # largest number of bytes of all different words in that text
+_DIFFERENT_WORDS = 1 << 24  # largest number of bytes of all different words in the text for a tokenizer
 _LONGEST_PART = 1 << 17  # largest number of characters in a part of the text; a multiple of the longest word
 _SAMPLE = 1 << 14  # number of words from which an estimate is made
 _HASHES = 1 << 32
