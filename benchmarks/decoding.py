@@ -30,7 +30,7 @@ from toynn.model.weights import weight_shapes
 
 BEGIN, END = "<!-- decoding: begin -->", "<!-- decoding: end -->"
 KINDS = ("f32", "q8_0", "q4_0", "q4_1", "q4_K")
-PROMPT, NEW = 256, 32  # tokens of the prompt, and tokens that are decoded after it
+PROMPT, NEW = 256, 32  # number of tokens of the prompt, and number of tokens that are decoded after the prompt
 
 
 @dataclass

@@ -63,7 +63,7 @@ static double divisor_of(const struct tnn_kernel * k, const struct ggml_tensor *
 
 double tnn__sum_of_losses(const float * losses, int64_t n, int64_t windows) {
     const int64_t rows = n / windows;
-    double        nodes[TNN_LEVELS]; /* by level: the node whose right half is not complete yet */
+    double        nodes[TNN_LEVELS]; /* indexed by level: the node whose right half is not complete yet */
     double        sum = 0.0;
     for (int64_t window = 0; window < windows; window++) {
         sum = 0.0;

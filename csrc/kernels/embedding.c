@@ -7,7 +7,7 @@
 #include "kernels/parts.h"
 
 struct embedding {
-    int64_t vocab, d, rows, windows; /* rows: tokens of a batch */
+    int64_t vocab, d, rows, windows; /* rows: the number of tokens of a batch */
 };
 
 /* The scratch memory of a thread. For each id, first[id] is the first row of dy with this id, and next[row] is the next

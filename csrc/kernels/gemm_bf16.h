@@ -8,7 +8,7 @@
  */
 #include "kernels/bf16.h"
 
-#define K_UNIT 2 /* elements along k that are not separated */
+#define K_UNIT 2 /* number of neighbouring elements along k that stay together */
 
 typedef uint32_t vecu __attribute__((vector_size(4 * LANES)));
 

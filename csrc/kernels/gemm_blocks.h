@@ -35,7 +35,7 @@ static inline int64_t strip_begin(int64_t rows, int64_t strips, int64_t s) {
 #ifdef BF16
 #include "kernels/gemm_bf16.h"
 #else
-#define K_UNIT 1 /* elements along k that are not separated */
+#define K_UNIT 1 /* number of neighbouring elements along k that stay together */
 #define CHAIN_BEGIN
 #define CHAIN_END
 #define HOLD(r)

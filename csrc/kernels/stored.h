@@ -15,7 +15,7 @@ struct tnn_stored {
     enum ggml_type type;
     size_t       row_nbytes;
     int64_t      row_size;            /* elements of a row */
-    int64_t      block, block_nbytes; /* elements and bytes that are converted together */
+    int64_t      block, block_nbytes; /* numbers of elements and of bytes that are converted together */
     void (*to_float)(const void * from, float * to, int64_t n);
     bool         transposed; /* B is the transpose of the matrix, so the rows of the matrix run along k */
     int64_t      first;      /* column 0 of B is this row (if transposed) or this column of the matrix */

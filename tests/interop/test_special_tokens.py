@@ -465,7 +465,7 @@ def parsed_ids(model: TrainedModel, text: str) -> list[int]:
 def test_data_fits_the_model_in_each_of_its_forms(pre: str, form: str, tmp_path: Path) -> None:
     """Files of one tokenizer can differ, so toynn compares the rules: for words, tokens and normalization."""
     theirs = Tokenizer.from_str(tokenizer(pre).decode())
-    theirs.add_tokens(["<a b>"])  # in the list of added tokens, but not in the vocabulary of the model
+    theirs.add_tokens(["<a b>"])  # this token is in the list of added tokens, but not in the vocabulary of the model
     described = json.loads(theirs.to_str())
     described["decoder"]["add_prefix_space"] = False
     described["model"].update(continuing_subword_prefix="", end_of_word_suffix="", fuse_unk=True)

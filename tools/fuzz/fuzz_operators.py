@@ -12,7 +12,7 @@ from typing import Any
 
 from toynn import tinynn as nn
 
-LARGEST = 10**5  # elements of the largest array that a round creates itself
+LARGEST = 10**5  # number of elements of the largest array that a round creates itself
 
 
 @functools.wraps(nn.tnn_rope_ext)

@@ -25,7 +25,7 @@ from toynn.storage.regular_files import open_regular, path_of, refuse_lfs_pointe
 MAGIC = b"TOYC"
 HEADER = struct.Struct("<4sIII")
 _VERSION = 1
-_CHUNK = 1 << 20  # ids that are checked at once
+_CHUNK = 1 << 20  # number of ids that are checked at once
 _ID = np.dtype("<i4")
 
 

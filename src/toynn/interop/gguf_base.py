@@ -23,7 +23,7 @@ from toynn.model.weights import Weight
 from toynn.storage.regular_files import path_of
 from toynn.tinynn import TNN_F32, Session, Tensor, tnn_tensor_set_interleaved
 
-_CHUNK = 1 << 22  # elements that are dequantized at once
+_CHUNK = 1 << 22  # number of elements that are dequantized at once
 
 
 class GgufBase(Base):

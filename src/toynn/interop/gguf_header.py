@@ -28,11 +28,11 @@ _VERSIONS = (2, 3)  # versions 2 and 3 have the same layout, but version 1 had 3
 _LONGEST_NAME = 65535  # the largest length of a key or a tensor name in bytes, as the format defines it
 _MOST_DIMENSIONS = 4  # the largest number of dimensions in ggml
 _LARGEST_ALIGNMENT = 1 << 20
-_LEAST_VALUE = 8 + 4 + 1  # bytes of the smallest key-value pair: length of the key, type, value
+_LEAST_VALUE = 8 + 4 + 1  # number of bytes of the smallest key-value pair: length of the key, type, value
 # Bytes of the smallest description of a tensor: length of the name, number of dimensions, one dimension, type, offset.
 _LEAST_TENSOR = 8 + 4 + 8 + 4 + 8
 
-_BLOCK = 1 << 20  # bytes that are read at once
+_BLOCK = 1 << 20  # number of bytes that are read at once
 
 _SCALARS = {
     ValueType.UINT8: "<u1",

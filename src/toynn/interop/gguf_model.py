@@ -27,7 +27,7 @@ from toynn.tinynn.memory import want_memory
 
 _PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)  # file names as llama-gguf-split makes them
 _MOST_PARTS = 999  # each part is an open file, and a process can have about a thousand open files
-_CHUNK = 1 << 24  # bytes that are copied at once
+_CHUNK = 1 << 24  # number of bytes that are copied at once
 
 
 class GgufModel(Initialised):

@@ -7,6 +7,7 @@ NO_TOKEN = -1  # value of BEGIN if the model has no begin token
 NORMALIZES = "toynn.tokenizer.normalizes"  # false: the normalizer that belongs to the pre-tokenizer's name is not used
 NORMALIZED = "toynn.tokenizer.normalized"  # ids of added tokens that are looked for in normalized text
 PREFIX = "toynn.tokenizer.prefix"  # where a SentencePiece tokenizer puts a space, if llama.cpp puts it elsewhere
-BEFORE, AFTER = "toynn.tokenizer.before", "toynn.tokenizer.after"  # ids around a text, if llama.cpp cannot add them
+# ids of the tokens before and after a text, if llama.cpp cannot add these tokens
+BEFORE, AFTER = "toynn.tokenizer.before", "toynn.tokenizer.after"
 # An adapter's alpha and kind of scale, if adapter.lora.alpha / rank does not say them exactly.
 ADAPTER_ALPHA, USE_RSLORA = "toynn.adapter.alpha", "toynn.adapter.use_rslora"

@@ -17,7 +17,7 @@ from toynn.model.weights import Weight
 
 F32, F16, Q8_0 = GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.Q8_0
 _Q4_0, _Q4_K, _Q6_K = GGMLQuantizationType.Q4_0, GGMLQuantizationType.Q4_K, GGMLQuantizationType.Q6_K
-_CHUNK = 1 << 18  # numbers that one thread converts at once
+_CHUNK = 1 << 18  # number of values that one thread converts at once
 
 
 @dataclass(frozen=True)

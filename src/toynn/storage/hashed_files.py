@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 _LARGE = 32 << 20  # smaller files are written through the page cache
-_CHUNK = 8 << 20  # bytes that are written at once
+_CHUNK = 8 << 20  # number of bytes that are written at once
 _ALIGNMENT = 4096  # O_DIRECT writes whole blocks, at positions and from addresses that are multiples of a block
 
 

@@ -21,7 +21,7 @@ from toynn.tinynn.session import Session, native_session, status
 
 __all__ = ["MappedFile", "tnn_session_attach_weight_mmap"]
 
-_CHUNK = 1 << 24  # bytes that are read at once; Ctrl-C has an effect between two reads
+_CHUNK = 1 << 24  # number of bytes that are read at once; Ctrl-C has an effect between two reads
 
 
 class MappedFile(Initialised):

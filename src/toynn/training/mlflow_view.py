@@ -19,7 +19,7 @@ with naming_the_extra():
 
 EXPERIMENT = "toynn"  # the default; the variable MLFLOW_EXPERIMENT_NAME can name another experiment
 _MOST_METRICS = 500  # number of metrics that are sent together; a request for each step would slow down the training
-_SECONDS = 5.0  # seconds after which collected metrics are sent
+_SECONDS = 5.0  # collected metrics are sent after this number of seconds
 _LONGEST_PARAM = 500  # largest number of characters that MLflow's servers accept in a parameter
 
 

@@ -14,7 +14,7 @@ from toynn.storage.regular_files import open_regular
 from toynn.tinynn.memory import want_memory
 
 MAGIC = b"PAR1"
-_ROWS = 64  # rows that are converted to Python objects at once
+_ROWS = 64  # number of rows that are converted to Python objects at once
 
 
 def parquet_rows(path: Path, wanted: Collection[str]) -> Iterator[Item]:

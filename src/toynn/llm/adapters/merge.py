@@ -14,7 +14,7 @@ from toynn.model.trained_model import TrainedModel
 from toynn.model.weights import ADAPTER_A, ADAPTER_B
 from toynn.tinynn.memory import want_memory
 
-_CHUNK = 1 << 16  # elements of a matrix that are computed at once in f64
+_CHUNK = 1 << 16  # number of elements of a matrix that are computed at once in f64
 
 
 def merged(model: TrainedModel, adapter: TrainedAdapter) -> TrainedModel:
