@@ -101,7 +101,7 @@ struct tnn_session {
     int                 * group_end;  /* indexed by node of gb: the last node of its group; NULL if each node runs alone */
     struct ggml_tensor ** leaders;    /* the nodes that ggml runs: the last node of each group */
     int                   n_leaders;
-    bool                  in_groups;  /* this compute runs groups */
+    bool                  in_groups;  /* true while a compute runs groups of nodes */
 
     /* compute */
     int32_t              n_threads;

@@ -75,7 +75,7 @@ static bool copy_within_limits(const float * data, float * copy, int64_t n) {
     bool fits = true;
     for (int64_t i = 0; i < n; i++) {
         const float size = fabsf(data[i]);
-        fits    = fits && size <= LARGEST; /* false for NaN */
+        fits    = fits && size <= LARGEST; /* the comparison is false for NaN */
         copy[i] = size < SMALLEST ? 0.0f : data[i];
     }
     return fits;

@@ -16,7 +16,7 @@
 
 struct rows {
     int64_t first;  /* the row of the targets that belongs to row 0 of the logits */
-    int32_t ignore; /* the ignored id */
+    int32_t ignore; /* the target id that is ignored */
     int64_t sequence; /* rows of a sequence, if the gradients have a weight for each sequence; otherwise 0 */
     float   z; /* the coefficient of the z-loss, which only the nodes of gradients use */
 };

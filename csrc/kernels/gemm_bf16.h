@@ -196,7 +196,7 @@ static void copy_rows(const float * a, int64_t a_row, int64_t kc, int64_t rows, 
 #elif defined(__x86_64__)
 #define CHAIN_BEGIN                                         \
     const unsigned int mode = _mm_getcsr();                 \
-    _mm_setcsr(mode | 0x8040); /* the bits FTZ and DAZ */   \
+    _mm_setcsr(mode | 0x8040); /* sets the bits FTZ and DAZ */   \
     __asm__ volatile("" ::: "memory");
 #define CHAIN_END                                           \
     __asm__ volatile("" ::: "memory");                      \

@@ -17,7 +17,7 @@
 
 struct pairs {
     int32_t kind;      /* enum tnn_preference */
-    int32_t ignore;    /* the ignored id */
+    int32_t ignore;    /* the target id that is ignored */
     int64_t sequences; /* number of sequences */
 };
 

@@ -71,7 +71,7 @@ static inline __attribute__((always_inline)) void put_affine(struct panel_rows *
 
 /* Writes 4 rows, scale * q, from the signed bytes q of w. */
 static inline __attribute__((always_inline)) void put_signed(struct panel_rows * to, vecu w, vec scale) {
-    w ^= 0x80808080; /* q + 128 */
+    w ^= 0x80808080; /* changes each byte q to q + 128 */
     for (int i = 0; i < 4; i++) {
         vec_store(to->out + i * to->row, byte_of(w, i, true, 128.0f) * scale);
     }

@@ -22,7 +22,7 @@ static struct {
 } g_guards[TNN_MAX_GUARDS];
 
 static pthread_mutex_t  g_lock = PTHREAD_MUTEX_INITIALIZER;
-static int              g_used;       /* guards in use */
+static int              g_used;       /* number of guards in use */
 static struct sigaction g_below[2];   /* g_below[g_which] is the signal action before this handler */
 static atomic_int       g_which;      /* index in g_below; it changes only after the other entry is written */
 static atomic_uintptr_t g_page_size;

@@ -117,7 +117,7 @@ def real(name: str, value: object, fits: Callable[[float], bool], expected: str)
     `expected` describes the accepted numbers in the message, for example "from 0 to 1".
     """
     number = float64(name, value)
-    in_range = abs(number) <= FLOAT32_MAX  # False for NaN too
+    in_range = abs(number) <= FLOAT32_MAX  # this is also False for NaN
     if not (in_range and fits(float(np.float32(number)))):
         raise TinyNNValueError(f"{name} must be {expected} (as a float32), got {number!r}")
     return number

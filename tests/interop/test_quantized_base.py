@@ -17,7 +17,7 @@ from toynn.llm.adapters.spec import AdapterSpec
 from toynn.llm.options import PRECISIONS
 from toynn.model.trained_model import TrainedModel
 
-IDS = [0, 3, 1, 5, 2, 4, 4, 0]  # two sequences
+IDS = [0, 3, 1, 5, 2, 4, 4, 0]  # two sequences of four tokens
 TARGETS = [3, 1, 5, 2, 4, 4, 0, 3]
 SPEC = AdapterSpec(3, 6.0, False, ("q", "k", "v", "o", "gate", "up", "down"))
 

@@ -182,7 +182,8 @@ def test_a_second_realize_is_refused_and_changes_nothing(engine: LlamaSeqEngine)
 
 
 def test_after_a_model_too_large_for_memory_the_engine_can_be_realized_again(engine: LlamaSeqEngine) -> None:
-    huge = SmolLM2Config.mha(2**20, 2**10, 1, 2**20, 2**10, 8, 10000.0, 1e-5)  # 2^20 * 2^10 * 3 * 1024 weights
+    # the feed-forward matrices have 2^20 * 2^10 * 3 * 1024 weights
+    huge = SmolLM2Config.mha(2**20, 2**10, 1, 2**20, 2**10, 8, 10000.0, 1e-5)
     with pytest.raises(TinyNNMemoryError, match=r"weights need .* available"):
         realize(engine, huge, layout="per_head", t_seq=8)
     assert not engine.realized

@@ -17,7 +17,7 @@ from toynn.training.config import StepArgs, TrainConfig
 from toynn.training.optimizer_config import OptimizerArgs
 from toynn.training.step import TrainingSteps
 
-ONE = VARIANTS["gqa"]  # one sequence of 7 tokens
+ONE = VARIANTS["gqa"]  # this variant has one sequence of 7 tokens
 COUNTS = (6, 1, 0)  # targets that count in each of the three batches of a step
 WHOLE = Variant(ONE.cfg, ONE.t_seq, t_batch=len(COUNTS))
 

@@ -309,7 +309,7 @@ def test_adapters_are_moved_to_another_model_on_the_same_base(recipe: LoRA) -> N
 def test_an_adapter_of_another_base_is_refused_and_changes_nothing(
     recipe: LoRA, other: str, rank: int, message: str
 ) -> None:
-    variant = BASES["llama3 rope"]  # a model with 2 heads
+    variant = BASES["llama3 rope"]  # this model has 2 heads
     model, _ = base_of(variant)
     recipe.realize(model, variant.cfg, RANK, options(variant))
     before = recipe.lora_cache.download_lora_q()

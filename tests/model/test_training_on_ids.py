@@ -34,7 +34,7 @@ def test_a_file_and_the_folder_made_of_it_train_the_same_model(ids: Path, tmp_pa
     for run, data in zip(runs, (ids, tmp_path / "data"), strict=True):
         result = train(data, run, config=config(steps=20), progress=False)
         assert result.best_loss is not None
-        assert result.best_loss < np.log(40) - 0.1  # the model learns
+        assert result.best_loss < np.log(40) - 0.1  # the loss shows that the model learns
     models = [load_checkpoint(run).model for run in runs]
     assert models[0].shape == MODEL.shape(40)
     assert models[0].tokenizer is None
@@ -120,6 +120,7 @@ def test_the_validation_loss_is_that_of_the_last_ids(ids: Path, tmp_path: Path) 
     tail = list(struct.unpack("<30i", ids.read_bytes()[-120:]))
     model = load_checkpoint(tmp_path / "run").model
     with LlamaDecoder(model.shape, model.weights, n_threads=1) as decoder:
-        losses = np.concatenate([decoder.score(tail[:17]), decoder.score(tail[16:])])  # windows of 16 tokens
+        # the evaluation uses windows of 16 tokens
+        losses = np.concatenate([decoder.score(tail[:17]), decoder.score(tail[16:])])
     assert (last["step"], last["tokens"]) == (4, losses.size)
     assert last["loss"] == pytest.approx(float(losses.astype(np.float64).mean()), rel=1e-6)

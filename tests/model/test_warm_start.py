@@ -30,7 +30,7 @@ from toynn import (
 from toynn.interop import export_gguf, import_gguf
 from toynn.model.shape import ModelShape
 
-LENS = VARIANTS["projection lens"]  # vocab 23, donor_d_in 15
+LENS = VARIANTS["projection lens"]  # this variant has vocab 23 and donor_d_in 15
 
 
 def options(variant: Variant = LENS) -> RecipeOptions:

@@ -19,7 +19,7 @@ from mpi import MPICH, OPEN_MPI, environment, in_processes, launch, refused, toy
 from runs_of_processes import assert_same_run, events_of, files_of, latest_of, slow
 from small_runs import make_data
 
-BATCHES = ["--set", "train.batch=8", "--set", "train.accumulate=3"]  # 24 windows
+BATCHES = ["--set", "train.batch=8", "--set", "train.accumulate=3"]  # a step has 24 windows
 SETTINGS = [
     *SMALL,
     *BATCHES,

@@ -28,7 +28,8 @@ def _rounded_to_f32(total: F64, error: F64) -> F64:
     """Return total + error, rounded once to 24 bits. A result below the smallest normal f32 becomes 0."""
     toward = np.where(error > 0, np.inf, -np.inf)
     even = (total.view(np.uint64) & np.uint64(1)) == 0
-    odd = np.where((error != 0) & even & np.isfinite(total), np.nextafter(total, toward), total)  # round to odd
+    # round to odd: the next rounding then gives the result of a single rounding
+    odd = np.where((error != 0) & even & np.isfinite(total), np.nextafter(total, toward), total)
     scale = np.where(np.abs(odd) < 1.0, 2.0**100, 1.0)  # scaled up, so that no result is denormal in f32
     small = (odd * scale).astype(np.float32).astype(np.float64) / scale
     return _flushed(small)

@@ -21,7 +21,7 @@ def tensors(n: int) -> dict[str, npt.NDArray[np.float32]]:
     draw = np.random.default_rng(0)
     return {
         "b.weight": draw.standard_normal((n, 3), dtype=np.float32),
-        "a": np.float32(1.5) * np.ones(5, np.float32)[::2],  # not contiguous
+        "a": np.float32(1.5) * np.ones(5, np.float32)[::2],  # this array is not contiguous
         "ü": draw.standard_normal((1, 1, 2), dtype=np.float32),
     }
 
@@ -33,7 +33,7 @@ def test_the_bytes_are_those_of_the_library(
     metadata: dict[str, str] | None, n: int, large: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hashed_files, "_LARGE", 1 if large else 1 << 40)
-    monkeypatch.setattr(hashed_files, "_CHUNK", 3 << 12)  # several chunks
+    monkeypatch.setattr(hashed_files, "_CHUNK", 3 << 12)  # the file is written in several chunks
     given = tensors(n)
     save_file({name: np.ascontiguousarray(values) for name, values in given.items()}, tmp_path / "want", metadata)
     want = (tmp_path / "want").read_bytes()

@@ -45,7 +45,7 @@ MOST_SESSIONS = 4
 def public_calls() -> dict[str, Callable[..., Any]]:
     """Return the public functions and classes of toynn.tinynn by name."""
     every = {name: getattr(nn, name) for name in nn.__all__ if callable(getattr(nn, name))}
-    return {name: call for name, call in every.items() if name == call.__name__}  # leave out aliases
+    return {name: call for name, call in every.items() if name == call.__name__}  # aliases are left out
 
 
 CALLS = public_calls()

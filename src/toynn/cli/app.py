@@ -200,7 +200,7 @@ def _meeting_at_the_end() -> Iterator[None]:
 
 
 def _in_one_line(error: click.UsageError) -> click.ClickException:
-    asks_for_help = isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ()))  # new in click 8.2
+    asks_for_help = isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ()))  # click 8.2 added this class
     return error if asks_for_help else _Misuse(error)
 
 

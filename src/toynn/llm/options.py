@@ -9,7 +9,7 @@ from toynn.errors import TinyNNValueError
 from toynn.initialised import Initialised
 from toynn.model.weights import NO_OPTIMIZER, OPTIMIZERS
 
-WEIGHT_DTYPES = {0: "F32", 1: "F16", 30: "BF16"}  # ggml's type ids
+WEIGHT_DTYPES = {0: "F32", 1: "F16", 30: "BF16"}  # the keys are ggml's ids of the types
 INIT_STREAMS = ("lcg31", "xorshift64")
 LAYOUTS = ("per_head", "fused")
 PRECISIONS = ("f32", "bf16")

@@ -320,7 +320,7 @@ class _Child:
             ended = {"kind": "time", "message": "it needs too much time"}
         except (EOFError, ConnectionError):
             ended = _reason(self._process.wait())
-        except OSError as error:  # the answer is too long
+        except OSError as error:  # the pipe raises OSError if the answer is too long
             ended = {"kind": "ended", "message": str(error)}
         # For example Ctrl-C: the child must end, because its answer would be read as the answer to the next message.
         except BaseException:

@@ -90,8 +90,8 @@ class _Sequences:
                 raise TinyNNValueError(f"{self._name} must have at most {self._deepest} dimension(s), got more")
             return [item if isinstance(item, _SCALARS) else self.without_excess(item, depth + 1) for item in items]
         if isinstance(value, range):
-            self._count(max(0, -((value.start - value.stop) // value.step)), _BYTES_OF_NEW_ITEM)  # len() may raise
-            # OverflowError
+            # len() raises OverflowError for a range that is too long
+            self._count(max(0, -((value.start - value.stop) // value.step)), _BYTES_OF_NEW_ITEM)
             return value
         if _is_buffer(value) or any(hasattr(value, protocol) for protocol in _ARRAY_PROTOCOLS):
             return self._counted(np.asarray(value))

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.quick
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
-FACTOR = 1.75  # exact in f32
+FACTOR = 1.75  # this factor is exact in f32
 
 
 def geglu(gate_up: F32, w: F32, n_threads: int = 1) -> tuple[F32, F32]:

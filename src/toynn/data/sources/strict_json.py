@@ -28,7 +28,7 @@ def parsed(content: bytes) -> Any:
         raise _too_deep() from None
     except TinyNNValueError:
         raise
-    except ValueError as error:  # an integer with too many digits
+    except ValueError as error:  # the text contains an integer with too many digits
         raise TinyNNValueError(f"toynn does not read this JSON: {' '.join(str(error).split()):.100}") from None
 
 
