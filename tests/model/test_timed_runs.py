@@ -47,7 +47,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Clock:
-    """A clock that a run moves forward: a step takes the seconds that a function of the step returns."""
+    """A clock that each step of a run moves forward. seconds: returns the duration of a step."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: Callable[[int], float]) -> None:
         self.now, take = 0.0, TrainingSteps.take

@@ -28,7 +28,7 @@ def timed(seconds: float) -> TrainConfig:
 
 
 class SimulatedRun:
-    """A run whose steps take the seconds that a function of the step returns. `now` is the time."""
+    """A run that only counts steps. seconds: returns the duration of a step. `now` is the simulated time."""
 
     def __init__(self, config: TrainConfig, seconds: Callable[[int], float], used: float = 0.0, step: int = 0) -> None:
         self.config, self.now, self.step, self._seconds = config, 0.0, step, seconds

@@ -35,8 +35,8 @@ class StepArgs:
     accumulate: number of batches per step. The step uses the mean of their gradients and needs the memory of one batch.
     epochs: None, or the number of passes over the training tokens. `steps` must then have its default; the number of
         steps is computed when the data is known.
-    seconds: 0, or the time after which the run ends. Its last step is decided while it runs, and then replaces `steps`;
-        see `toynn.training.time_budget`.
+    seconds: 0, or the time in seconds after which the run ends. The last step is decided during the run, and then
+        replaces `steps`; see `toynn.training.time_budget`.
     """
 
     steps: int = documented(DEFAULT_STEPS, "optimizer steps of the whole run")
@@ -221,7 +221,9 @@ class TrainConfig:
 
     @property
     def last_step(self) -> int:
-        """The last step of the run; the largest possible number if a run with train.seconds has not decided it yet."""
+        """The last step of the run; the largest possible number if train.seconds is set and the last step is not
+        decided.
+        """
         return INT31_MAX if self.train.seconds and not self.schedule.falls else self.train.steps
 
     def explicit(self, model: ModelArgs | None = None) -> TrainConfig:
@@ -320,7 +322,7 @@ class TrainArgs(Initialised):
         this number.
     base: the frozen model on which an adapter is trained (adapter.rank), as an `OpenBase` or the path of a GGUF file,
         Hugging Face folder or run. With `resume`: the place of the base, if it was moved.
-    seconds_used: the part of train.seconds that was used before the start of this call, for example by planning.
+    seconds_used: the seconds of train.seconds that were used before this call, for example by planning.
     """
 
     data: Path

@@ -30,7 +30,7 @@ class Started(Initialised):
     notes: sentences for the user about settings that were chosen or changed.
     windows_per_epoch: number of windows in one pass over the training tokens.
     filled: share of the places in these windows that hold tokens; below 1 if windows contain whole samples.
-    seconds_used: with train.seconds, the part of this time that was used before; 0 without train.seconds.
+    seconds_used: the seconds of train.seconds that were used before this event; 0 without train.seconds.
     """
 
     run: Path
@@ -157,7 +157,7 @@ class Rescheduled(Initialised):
     step: the step after which the learning rate begins to fall, or falls at another speed.
     steps: the number of steps of the whole run.
     falls: schedule.falls, with this decision as the last entry.
-    seconds_used: the part of train.seconds that is used.
+    seconds_used: the seconds of train.seconds that were used so far.
     """
 
     step: int

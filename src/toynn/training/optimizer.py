@@ -49,7 +49,7 @@ class Optimizer:
         self._muon = Muon(settings.muon_lr, settings.muon_momentum, settings.muon_weight_decay)
 
     def use_schedule(self, config: TrainConfig) -> None:
-        """Take the schedule and the number of steps of another configuration, which must otherwise be the same."""
+        """Use the schedule and the number of steps of `config` from now on. All other keys must be as before."""
         self._config = config
 
     def learning_rate(self, step: int) -> float:

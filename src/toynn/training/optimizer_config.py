@@ -62,8 +62,8 @@ class ScheduleArgs:
         min_ratio * lr during the last `decay` steps.
     warmup: number of first steps, during which the rate rises. None: 100 steps, or a tenth of all steps if this is
         less.
-    falls: the decisions of a run with train.seconds; see `toynn.training.time_budget`. The last one ends at the last
-        step of the run.
+    falls: the decisions of a run with train.seconds; see `toynn.training.time_budget`. The last entry "a-b" has the
+        last step of the run as b.
     """
 
     kind: str = documented("cosine", "shape of the schedule: constant, cosine or wsd")

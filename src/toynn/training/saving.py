@@ -83,7 +83,7 @@ class Saver:
         return Saved(step, path, size, time.perf_counter() - began)
 
     def use_schedule(self, config: TrainConfig) -> None:
-        """Store this configuration in the next checkpoints. It differs only in the schedule and the last step."""
+        """Store this configuration in the next checkpoints. It has a new schedule and a new last step."""
         self._config = config
 
     def tidy(self, evaluations: BestEvaluation) -> None:

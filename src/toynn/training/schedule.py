@@ -19,8 +19,8 @@ def learning_rate(schedule: ScheduleArgs, lr: float, step: int, steps: int) -> f
     - constant: it stays lr.
     - cosine: it falls along half a cosine to min_ratio * lr at the last step (Loshchilov and Hutter 2017).
     - wsd: it stays lr until schedule.decay steps are left. Then it falls linearly to min_ratio * lr at the last step
-      (Hu et al. 2024). With schedule.falls, it falls after the step that the first entry names. Each entry "a-b"
-      makes it fall linearly after step a, from its value at a, such that it would be min_ratio * lr at step b.
+      (Hu et al. 2024). With schedule.falls, each entry "a-b" makes the learning rate fall linearly after step a, so
+      that it would be min_ratio * lr at step b. The next entry can change this.
 
     Raises TinyNNValueError or TinyNNTypeError with the name of the argument.
     """

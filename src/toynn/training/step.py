@@ -57,7 +57,7 @@ class StepsOnWindows:
         self._built = False
 
     def use_schedule(self, config: TrainConfig) -> None:
-        """Take the schedule and the number of steps of another configuration, which must otherwise be the same."""
+        """Use the schedule and the number of steps of `config` from now on. All other keys must be as before."""
         self._config = config
         self._optimizer.use_schedule(config)
 

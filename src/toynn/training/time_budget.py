@@ -1,8 +1,9 @@
 """End a run in a given time (train.seconds): decide by the clock when the learning rate begins to fall.
 
-The learning rate stays constant until the time that is left is just enough for its fall, which takes a fifth of all
-steps. If the speed changes during the fall, its end is moved. Each decision becomes an entry of schedule.falls. These
-entries and train.steps determine the bits of the run, and the clock has no other influence on them.
+The learning rate stays constant until the remaining time is just enough for its fall, which takes a fifth of all steps.
+If steps take more or less time during the fall, the end of the fall is moved. Each decision becomes an entry of
+schedule.falls. These entries and train.steps determine the bits of the run. The clock influences the bits in no other
+way.
 """
 
 from __future__ import annotations
@@ -39,8 +40,10 @@ class TimeBudget:
 
     As a callback, it measures how long an evaluation and a checkpoint take.
 
-    config: the configuration of the run. used: the seconds of the time that are used already. step: number of steps
-    taken before. clock: returns the time in seconds.
+    config: the configuration of the run.
+    used: the seconds that the run has used before.
+    step: number of steps taken before.
+    clock: returns the time in seconds.
     """
 
     def __init__(self, config: TrainConfig, used: float, step: int, clock: Callable[[], float]) -> None:
@@ -54,7 +57,7 @@ class TimeBudget:
 
     @property
     def used(self) -> float:
-        """The seconds of the time that are used."""
+        """The seconds that the run has used so far."""
         return self._clock() - self._zero
 
     def __call__(self, event: Event) -> None:
@@ -75,7 +78,7 @@ class TimeBudget:
     def decide(self, step: int, config: TrainConfig) -> TrainConfig | None:
         """Return the configuration with a new last step, or None if the last step does not change.
 
-        step: the step that was just taken. Call the method after each step, whose event this object has received.
+        step: the step that was just taken. Call this method after each step, when this object has received its event.
         """
         seconds, left = self._seconds_of_a_step(), self._config.train.seconds - self.used
         falls, last = config.schedule.falls, config.train.steps
@@ -94,7 +97,7 @@ class TimeBudget:
         return None if fitting == last else _ending_at(config, step, fitting)
 
     def _fitting(self, step: int, most: int, seconds: float, left: float) -> int:
-        """Return the last step with which the run would end in the time that is left, from step + 1 to most."""
+        """Return the largest last step, from step + 1 to most, with which the run would end in the remaining time."""
         return (
             step
             + 1
@@ -102,7 +105,7 @@ class TimeBudget:
         )
 
     def _duration(self, step: int, last: int, seconds: float) -> float:
-        """Return the expected seconds from a step to the end of the run, if this is after the step `last`."""
+        """Return the expected seconds from a step to the end of the run, if the run ends after step `last`."""
         evaluation, checkpoint = self._config.evaluation.every, self._config.checkpoint
         evaluations = 1 + (_multiples(evaluation, step, last - 1) if evaluation else 0)
         saves = 1 + (_multiples(checkpoint.every, step, last - 1) if checkpoint.every else 0)
@@ -128,7 +131,7 @@ def budget_of(args: TrainArgs, start: Start, began: float, processes: Processes 
 
     began: the time (`now`) at which this process began with the run.
 
-    Raises ConfigurationError for several processes, and OSError.
+    Raises ConfigurationError for several processes, or OSError if the log of the run cannot be read.
     """
     seconds = start.config.train.seconds
     if not seconds:
@@ -151,8 +154,8 @@ def _ending_at(config: TrainConfig, step: int, last: int) -> TrainConfig:
 def seconds_in_log(log: Path) -> float:
     """Return the seconds that a run has used so far, from its log. Steps that were taken twice count twice.
 
-    A line that is not an event is skipped, because `read_log` reports it. Returns 0 if there is no log. Raises OSError,
-    and FileFormatError if the path is not a regular file.
+    A line that is not an event is skipped, because `read_log` reports it. Returns 0 if there is no log. Raises
+    FileFormatError if the path is not a regular file, or OSError if the log cannot be read.
     """
     used = 0.0
     try:

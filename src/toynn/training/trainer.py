@@ -392,5 +392,5 @@ class _Trainer:
 
 
 def _is_due(step: int, every: int, last: bool) -> bool:
-    """Return whether an action is due after this step. every: steps between two actions; 0: only after the last."""
+    """Return whether an action is due after this step. every: steps between two actions; 0: only at the end."""
     return last or (every > 0 and step % every == 0)
