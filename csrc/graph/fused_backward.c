@@ -62,7 +62,8 @@ static bool gradient_flows(const struct tnn_kernel_type * row, const struct ggml
     const struct tnn_kernel * from = tnn__kernel_of(t->src[j]);
     if (from != NULL && from->type->part_of != NULL) {
         const struct tnn_kernel * k = tnn__kernel_of(t);
-        /* If src[0] is a node of the type of t, and t writes more rows of its result, t passes the gradient on to src[0]. */
+        /* If src[0] has the type of t, and t only writes more rows of the same result, the gradient of t is also the
+         * gradient of src[0]. */
         return row == from->type->part_of || (j == 0 && (row->reads_row_losses || (row == from->type && k->continues)));
     }
     return (row->differentiable & TNN_OPERAND(j)) != 0;

@@ -121,9 +121,9 @@ int tnn_reserve_batches(tnn_session * s, int64_t batches) {
     struct tnn_windows w = s->windows;
     w.begin = s->first_window;
     w.keep  = true;
-    /* The last batch of a step stores nothing, unless other processes compute windows of the step too. A level of the
-     * tree is stored for the first time by one of the batches 0 to FIRST_BATCHES, or by a batch 2^i - 1. So the loop can
-     * skip all other batches. */
+    /* The last batch of a step stores nothing, unless other processes compute windows of the step too. Each level of
+     * the tree is first stored by one of the batches 0 to FIRST_BATCHES, or by a batch with a number 2^i - 1, so the
+     * loop skips the other batches. */
     const int64_t storing = s->first_window > 0 ? batches : batches - 1;
     int rc = TNN_OK;
     for (int64_t batch = 0; batch < storing && rc == TNN_OK; batch = batch < FIRST_BATCHES ? batch + 1 : 2 * batch + 1) {
@@ -134,7 +134,8 @@ int tnn_reserve_batches(tnn_session * s, int64_t batches) {
     return rc;
 }
 
-/* Returns whether the node adds up a part of the gradient of `of` that has a place of its own. */
+/* Returns whether the node begins a part of the gradient of `of`. Each part is a sum with a place of its own in the
+ * stored nodes. */
 static bool begins_part(const struct ggml_tensor * node, const struct ggml_tensor * of) {
     const struct tnn_kernel * k = tnn__kernel_of(node);
     if (!tnn__is_parameter_gradient(k) || k->gradient_of != of) {

@@ -85,10 +85,10 @@ static v8f load_lanes(const float * x, int64_t lane, int64_t n) {
     return v8_load(lanes);
 }
 
-/* Normalises P of a row of a block, and returns sum_j P dP. The order of the sum must be the one that softmax_back uses if
- * the sample is alone in a sequence. In this case, the row belongs to the block of queries that begins at query q0 of the
- * sample, and the lanes are counted from the first key of this block. So the lanes of the sum are counted in the same way
- * here. begin: the key to which p[0] and dp[0] belong. */
+/* Normalises P of a row of a block, and returns sum_j P dP. If the sample were alone in a sequence, softmax_back
+ * would compute this sum, and the order of the sum must be the same here. In a sequence of its own, the row would be
+ * in the block of queries that begins at query q0 of the sample, and the lanes would be counted from the first key
+ * of this block. The lanes are counted in the same way here. begin: the key to which p[0] and dp[0] belong. */
 static float mean_in_sample(const struct tnn_attention_shape * h, float * p, const float * dp, int64_t begin, int64_t position,
                             float inverse) {
     const int64_t start = h->starts[position], q0 = (position - start) / TNN_QUERIES * TNN_QUERIES;

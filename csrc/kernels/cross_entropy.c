@@ -76,8 +76,8 @@ double tnn__sum_of_losses(const float * losses, int64_t n, int64_t windows) {
         }
         nodes[level] = sum;
     }
-    /* Each 1 bit of `windows` is a complete node, at the level of this bit. `sum` is already the node of the lowest 1 bit,
-     * and the nodes of the higher bits are added to it. */
+    /* Each bit of `windows` that is 1 stands for a complete node, at the level of this bit. `sum` is already the
+     * node of the lowest of these bits, and the nodes of the higher bits are added to it. */
     for (int level = 0, lowest = 1; windows >> level > 0; level++) {
         if ((windows >> level & 1) != 0) {
             sum    = lowest ? sum : nodes[level] + sum;

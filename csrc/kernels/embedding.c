@@ -69,9 +69,9 @@ static int common_level(int64_t a, int64_t b) {
     return level;
 }
 
-/* Adds up, as a tree, the sums of the windows in which an id occurs. A sum that starts from 0 is never -0, so a window
- * without the id can be left out. The nodes that still wait for their right half form a stack of n nodes. level[i] is the
- * level of the smallest node that contains node i - 1 and node i. */
+/* Adds up, as a tree, the sums of the windows in which an id occurs. Windows without the id are left out: adding
+ * their sum, 0, changes no bit, because a sum that starts from 0 is never -0. The nodes whose right half is not
+ * complete form a stack of n nodes. level[i] is the level of the smallest node that contains node i - 1 and node i. */
 static void sum_windows_with_id(const struct tnn_kernel * k, const struct tnn_column_sums * c, const struct tokens * t, const float * dy,
                                 int32_t row, int64_t in_window) {
     int     level[TNN_LEVELS + 2], n = 0;

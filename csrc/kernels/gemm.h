@@ -35,14 +35,15 @@ struct tnn_gemm {
     bool          bf16;       /* the elements of A and B are rounded to bfloat16 */
     const float * bias;       /* (n), added after the last product, or NULL */
     const float * add;        /* (m, n) with the row stride of C, added after the bias, or NULL */
-    /* If windows is not NULL, k consists of windows->n windows of equal size. Each window is one chain, and the chains
-     * of the windows are added as a tree (kernels/window_sums.h). accumulate then means that the sum of the step is
-     * added to C. A stored node has the layout of C, and element 0 of C is its element stored_at. bias and add are
-     * NULL. */
+    /* If windows is not NULL, k consists of windows->n windows of equal size. Each window is one chain, and the
+     * chains of the windows are added as a tree (kernels/window_sums.h). accumulate then means that the sum of the
+     * step is added to C. A stored node has the layout of C, and element 0 of C is element stored_at of the node.
+     * bias and add are NULL. */
     const struct tnn_windows * windows;
     size_t        stored_at;
-    /* The rows of the batch along k. If they are not all rows, C holds the chain of a window whose other rows are added
-     * later. A node that waits for later rows has the layout of C, and element 0 of C is its element between_at. */
+    /* The rows of the batch along k. If they are not all rows, C holds the chain of a window whose other rows are
+     * added later. A node that waits for later rows has the layout of C, and element 0 of C is element between_at of
+     * the node. */
     struct tnn_rows_of_batch rows;
     size_t        between_at; /* with bf16, the rows of the batch begin at an even row of a window */
 };

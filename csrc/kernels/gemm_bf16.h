@@ -123,7 +123,8 @@ static void pack_stored(const struct tnn_stored * w, int64_t p0, int64_t kc, int
     for (int64_t p = 0; p < kc; p += 2) {
         const int64_t n = tnn__min(2, kc - p);
         const float * row = NULL;
-        for (int64_t i = n - 1; i >= 0; i--) { /* both rows begin at the same element of their half of the stage */
+        /* after the loop, row is the address of the first row, and the second row begins stride elements later */
+        for (int64_t i = n - 1; i >= 0; i--) {
             row = tnn__stored_row(w, p0 + p + i, w->first + j0, cols, stage + i * stride);
         }
         for (int64_t j = 0; j < cols; j += NR) {

@@ -37,7 +37,9 @@ struct tnn_kernel_type {
     /* NULL, or the kernel that reads the result of this kernel. The backward function of that kernel differentiates
      * both kernels. */
     const struct tnn_kernel_type * part_of;
-    bool     reads_row_losses; /* operand 0 is the losses of the rows of a cross entropy, which part_of differentiates */
+    /* operand 0 holds the losses of the rows of a cross entropy; the backward function of part_of differentiates
+     * these losses too */
+    bool     reads_row_losses;
     enum tnn_gradient_sum sum;
 
     /* The next four fields say what run does, besides reading all operands and writing its result. */

@@ -75,9 +75,9 @@ static void run_back_x(const struct tnn_kernel * k, struct ggml_tensor * dst, in
     tnn__gemm_share(&g, ith, nth, scratch);
 }
 
-/* Adds some rows to dW = dy^T x. The gradient of the logits is the first part of the gradient of W, because the backward
- * pass begins with the loss. So until the last rows are added, dW can hold the chain of a window whose rows are not
- * complete. Operands: [dW of the rows before,] dy, x. */
+/* Adds some rows to dW = dy^T x. The backward pass begins with the loss, so these rows are the first part of the
+ * gradient of W, and dW holds nothing else. Until the last rows are added, dW can therefore hold the chain of a
+ * window whose rows are not complete. Operands: [dW of the rows before,] dy, x. */
 static void run_back_w(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     const struct ggml_tensor * dy = tnn__operand(k, dst, 0), * x = tnn__operand(k, dst, 1);
     const struct rows * p = k->params;
@@ -123,8 +123,8 @@ static const struct tnn_kernel_type LOGITS_BACK_W = {
     .scratch = scratch_of_weight, .at_once = true, .params_size = sizeof(struct rows),
 };
 
-/* Returns memory for the nodes of the gradient of W that wait for later rows, or NULL if there are none, or with an
- * error. The nodes that add later rows use the same memory. */
+/* Returns memory for the sums of the gradient of W that wait for later rows, or NULL if no sum waits. Returns NULL
+ * with an error if memory runs out. The kernel nodes of later rows use the same memory. */
 static float * nodes_between_rows(struct tnn_gradients * g, const struct ggml_tensor * logits, const struct ggml_tensor * before) {
     const struct ggml_tensor * x = logits->src[0], * w = logits->src[1];
     if (before != NULL && tnn__is_kernel(before, &LOGITS_BACK_W)) {

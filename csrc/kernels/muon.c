@@ -113,14 +113,16 @@ static const struct tnn_kernel_type MUON_UNIT = {
 
 /* ------------------------------------------------------------------ Newton-Schulz */
 
-/* Returns the thread that computes a stripe. Stripes get shorter, so the order of the threads alternates. */
+/* Returns the thread that computes a stripe. Later stripes are shorter, so every second round gives the stripes to
+ * the threads in reverse order. */
 static int owner(int64_t stripe, int nth) {
     const int place = (int) (stripe % nth);
     return stripe / nth % 2 == 0 ? place : nth - 1 - place;
 }
 
-/* Computes the symmetric matrix scale * C, where C is the product g. If other is not NULL, adds (B_ / A_) * other. Each
- * stripe is computed from the diagonal to the right, and is then copied to the other side of the diagonal. */
+/* Computes the symmetric matrix scale * C, where C is the product g. If other is not NULL, adds (B_ / A_) * other.
+ * Each stripe of rows is computed from the diagonal to the right, and each element is also written to its transposed
+ * place. */
 static void symmetric(const struct tnn_gemm * g, float scale, const float * other, int ith, int nth, void * scratch) {
     const int64_t size = g->m;
     for (int64_t stripe = 0, begin = 0; begin < size; stripe++, begin += STRIPE) {

@@ -7,11 +7,10 @@
  *   load_half, half_low     converts f16 numbers to f32
  *   bits_of                 (w & mask) | bits
  *
- * A lane is a row of the matrix. The numbers equal those of ggml's function to_float: the integers of a block are exact
- * in f32, the product of an integer and a scale is exact too, and so it does not matter whether an addend is added by a
- * fused operation. An integer u of at most 7 bits is converted by writing it into the upper bits of the mantissa of 128,
- * which gives 128 + u, and an integer of 8 bits by writing it into the mantissa of 32768. The subtraction that follows is
- * exact.
+ * A lane is a row of the matrix. The numbers equal those of ggml's function to_float. The integers of a block are exact
+ * in f32, and the product of an integer and a scale is exact too. So a fused and a separate addition give the same result.
+ * An integer u of at most 7 bits is written into the upper bits of the mantissa of 128, which gives 128 + u. An integer of
+ * 8 bits is written into the mantissa of 32768. The subtraction that follows is exact.
  */
 #include "kernels/stored.h"
 

@@ -35,7 +35,8 @@ static struct tnn_place place_of(const struct tnn_windows * w, const struct tnn_
     if (rows == NULL || rows->n == 0) {
         return (struct tnn_place) { .tier = TNN_LOCAL, .slot = slot };
     }
-    /* a node waits if its rows end before the current rows, or the rows of its parent end after the current rows */
+    /* a node needs a slot between calls if its rows end before the current rows (was_waiting), or if the rows of its
+     * parent end after the current rows (is_waiting) */
     const bool    last        = rows->first + rows->n >= w->n * rows->window;
     const int64_t parent_end  = (end + size - w->at) * rows->window;
     const bool    is_waiting  = !last && parent_end > rows->first + rows->n;

@@ -100,7 +100,7 @@ static bool is_elementwise(const struct ggml_tensor * node) {
     return node->op == GGML_OP_ADD || node->op == GGML_OP_SUB || node->op == GGML_OP_MUL;
 }
 
-/* Returns whether another operand reads the memory of operand j at other elements than the element that is written. */
+/* Returns whether another operand shares memory with operand j, and may be read after the node has overwritten this memory. */
 static bool read_otherwise(const struct ggml_tensor * node, int j) {
     for (int other = 0; other < GGML_MAX_SRC && node->src[other] != NULL; other++) {
         const bool same = is_elementwise(node) && node->src[other] == node->src[j];
