@@ -9,8 +9,8 @@ struct ggml_tensor * tnn__tensor(tnn_session * s, const char * arg, tnn_tensor h
 struct tnn_entry * tnn__entry(tnn_session * s, const char * arg, tnn_tensor h);
 /* Returns the entry of a tensor of this session, or NULL if the tensor has no handle. */
 struct tnn_entry * tnn__entry_of(tnn_session * s, const struct ggml_tensor * t);
-/* Returns the handle of a tensor of the compute context, and makes one if it has none. Returns 0 for NULL, or with an
- * error. */
+/* Returns the handle of a tensor of the compute context, and makes a handle if the tensor has none. Returns 0 for
+ * NULL, or with an error. */
 tnn_tensor tnn__handle(tnn_session * s, struct ggml_tensor * t);
 /* Returns whether t is a weight of a session, not a tensor of a graph. */
 bool tnn__is_persistent(const struct ggml_tensor * t);

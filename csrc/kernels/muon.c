@@ -263,7 +263,7 @@ static const struct tnn_kernel_type MUON = {
 
 /* ------------------------------------------------------------------ the session call */
 
-/* Appends a node over the operands args[0..n_args) and, if it is not NULL, norm. */
+/* Appends a node over the operands args[0..n_args) and, if norm is not NULL, norm. */
 static struct ggml_tensor * node(tnn_session * s, const struct tnn_kernel_type * type, const void * params, const int64_t ne[2],
                                  struct ggml_tensor ** args, int n_args, struct ggml_tensor * norm) {
     args[n_args] = norm;

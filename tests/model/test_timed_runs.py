@@ -96,7 +96,7 @@ def test_a_timed_run_has_the_bytes_of_a_run_with_its_steps(
 
     ended = toynn.train(TrainArgs(data, tmp_path / "run", timed()), [collect])
     assert abs(clock.now - 3.0) < 0.15
-    assert len(decided) >= 2  # the speed changes during the fall
+    assert len(decided) >= 2  # the speed changes during the fall, so the end is moved at least once
     assert decided[-1].steps == ended.step > 30
     recorded = read_config(tmp_path / "run" / CONFIG)
     assert recorded.schedule.falls == decided[-1].falls
@@ -126,7 +126,7 @@ def test_views_show_the_last_step_that_was_decided(
     assert "step 24: the speed has changed, the last step is 30" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("stop", [7, 28])  # before and during the fall
+@pytest.mark.parametrize("stop", [7, 28])  # the run stops before the fall, or during the fall
 def test_a_resumed_run_continues_with_the_rest_of_its_time(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
@@ -140,7 +140,7 @@ def test_a_resumed_run_continues_with_the_rest_of_its_time(
     toynn.train(TrainArgs(data, run, timed()), [stops])
     log = run / LOG
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    for line in lines:  # the log contains the real time of the steps, not that of the simulated clock
+    for line in lines:  # the log contains the real time of the steps, so the simulated time is written into the log
         line.update({key: value for key, value in (("seconds", 0.1 * (line["event"] == "stepped")),) if key in line})
         line.update({key: 0.0 for key in ("seconds_used",) if key in line})
     log.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -168,7 +168,7 @@ def test_the_time_can_change_until_the_run_has_ended(
 
     toynn.train(TrainArgs(data, run, timed()), [stops])
     ended = toynn.train(data, run, resume=True, seconds=5.0, progress=False)
-    assert ended.step == pytest.approx(55, abs=4)  # the first five steps took almost no real time
+    assert ended.step == pytest.approx(55, abs=4)  # the log says that the first five steps took almost no time
     with pytest.raises(ConfigurationError, match=r"train.seconds = 90 has no effect, because the run has ended"):
         toynn.train(data, run, resume=True, seconds=90, progress=False)
     assert toynn.train(data, run, resume=True, progress=False).reason == "done"

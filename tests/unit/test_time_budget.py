@@ -110,7 +110,8 @@ def test_time_for_the_last_evaluation_and_checkpoint_is_kept_free() -> None:
     run.now += 2.0
     run.budget(Saved(0, Path(), 1, 2.0))
     run.run()
-    assert abs(run.now - (100.0 - 2.0 - 10 * 0.1)) < 1.0  # 30,000 tokens without a backward pass, a checkpoint
+    # an evaluation of 30,000 tokens takes as long as 10 steps, and a checkpoint takes 2 seconds
+    assert abs(run.now - (100.0 - 2.0 - 10 * 0.1)) < 1.0
 
 
 @given(
@@ -134,7 +135,7 @@ def test_the_learning_rate_never_jumps_and_never_rises_after_the_first_fall(
     after = rates[begin - 1 :]
     assert all(b <= a for a, b in pairwise(after))
     assert rates[-1] == pytest.approx(min_ratio * before)
-    left = 1.0  # the share of the fall that is left, by the definition of the falls
+    left = 1.0  # the part of the fall that is still ahead, computed step by step from the definition of the falls
     for step in range(begin + 1, last + 1):
         end = next(b for a, b in reversed(falls) if a < step)
         left -= left / (end - (step - 1)) if end >= step else left

@@ -144,7 +144,7 @@ def prepare_sources(
     if eos is not None or "eos_token" not in tokens:
         tokens = {**tokens, **({"eos_token": end} if end else {})}
     if end:
-        # in training, the end token of one text comes before the next text, so it is also the begin token
+        # in training, the end token of one text comes before the next text, so the end token is also the begin token
         tokens = {"bos_token": end, **tokens}
     return prepare_samples(
         sources,

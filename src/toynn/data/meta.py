@@ -23,7 +23,8 @@ SPLITS = ("train", "validation")
 DTYPES = {"uint16": 2, "uint32": 4}  # bytes per token
 _LARGEST = 2**63 - 1
 _MOST_UINT16 = 1 << 16  # largest vocabulary whose ids fit into 16 bits
-MOST_SOURCES = 64  # with more sources, the tokens of each source are not counted, because each evaluation lists them
+# with more sources, the tokens of each source are not counted, because each evaluation lists all sources
+MOST_SOURCES = 64
 
 
 def dtype_of(vocab: int) -> str:

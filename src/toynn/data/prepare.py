@@ -133,7 +133,7 @@ def prepare(
         vocab = ids_needed(model)
         eos_id = model.token_to_id(eos) if eos else None
         before = tokens_around(model).before
-        # in training, the end token of one text comes before the next text, so it is also the begin token
+        # in training, the end token of one text comes before the next text, so the end token is also the begin token
         bos_id = before[0] if before else eos_id
         all_pieces, split_of = divided(found, share, seed)
         splits = _packed(folder, vocab, model, all_pieces, split_of, eos_id, found, report, workers)

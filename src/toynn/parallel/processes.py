@@ -173,7 +173,7 @@ class Processes:
         if not isinstance(error, TinyNNError | OSError | KeyboardInterrupt | MemoryError):
             traceback.print_exception(error)
         if interrupted and not self.writes:
-            # if process 0 received Ctrl-C too, it prints the message and ends this process in the meantime
+            # if process 0 received Ctrl-C too, process 0 prints the message and ends this process in the meantime
             time.sleep(1)
         message = "interrupted" if interrupted else one_line(error)
         if not (interrupted and self.writes):

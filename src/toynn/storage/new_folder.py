@@ -21,7 +21,7 @@ from toynn.storage.regular_files import naming_file, open_regular_to_append
 
 UNFINISHED = ".unfinished"
 _LOCK = ".lock"
-_TRIES = 20  # number of attempts to lock a folder while other processes remove it or finish
+_TRIES = 20  # number of attempts to lock a folder that other processes may be removing or completing
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import math
 from toynn.arguments import instance_of, integer, not_negative
 from toynn.training.optimizer_config import ScheduleArgs
 
-FALL = 0.2  # with train.seconds, the share of all steps during which the learning rate falls
+FALL = 0.2  # with train.seconds, the learning rate falls during this share of all steps
 
 
 def learning_rate(schedule: ScheduleArgs, lr: float, step: int, steps: int) -> float:
@@ -47,7 +47,7 @@ def _with_falls(schedule: ScheduleArgs, lr: float, step: int, warmup: int) -> fl
     peak = lr * min(step, first) / warmup if min(step, first) <= warmup and warmup else lr
     if step <= first:
         return peak
-    left = 1.0  # share of the fall that is left
+    left = 1.0  # the part of the fall that is still ahead: 1 at the start of the fall, 0 at its end
     for i, (begin, end) in enumerate(falls):
         if step <= begin:
             break

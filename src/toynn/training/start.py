@@ -311,7 +311,7 @@ def _resumed_config(args: TrainArgs, own: TrainConfig, held: Checkpoint, epoch: 
         config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, lr=own.optimizer.lr))
     if config.model is not None and config.model.init_scale is None:
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, init_scale=shape.init_scale))
-    if config.train.seconds and not config.schedule.falls:  # the decisions that the run has made so far stay
+    if config.train.seconds and not config.schedule.falls:  # the run keeps the falls that it has already decided
         if config.train.steps not in (own.train.steps, DEFAULT_STEPS):
             raise ConfigurationError(
                 f"train.steps = {config.train.steps} has no effect, because the run ends after train.seconds = "

@@ -24,10 +24,10 @@ from toynn.training.events import Evaluated, Event, Saved, Started, Stepped
 from toynn.training.schedule import FALL
 from toynn.training.start import Start
 
-_LOOK_BACK = 0.25  # the speed is that of the last steps, whose number is this share of all steps so far
-_FEWEST = 8  # steps from which the speed is computed, if the run has as many
-_TOLERATED = 0.005  # the end is not moved if the expected end is that close to the end of the time, as a share of it
-_MOST_FALLS = 40  # entries of schedule.falls
+_LOOK_BACK = 0.25  # the speed is computed from the last steps: this share of all steps so far
+_FEWEST = 8  # the speed is computed from at least this number of steps, if the run has enough
+_TOLERATED = 0.005  # the end is moved only if the expected duration differs from train.seconds by more than this share
+_MOST_FALLS = 40  # largest number of entries of schedule.falls
 
 
 def now() -> float:
@@ -48,11 +48,13 @@ class TimeBudget:
 
     def __init__(self, config: TrainConfig, used: float, step: int, clock: Callable[[], float]) -> None:
         self._config, self._clock, self._zero = config, clock, clock() - used
-        self._first, self._seconds = step, [0.0]  # after each step of this process, the seconds of all its steps
+        # total seconds of the steps of this process, at the start and after each step
+        self._first, self._seconds = step, [0.0]
         self._next_check: int | None = None
-        self._steps_of_evaluation = 0.0  # an evaluation takes about as long as this number of steps
-        self._evaluating: float | None = None  # seconds of an evaluation
-        self._saving = 0.0  # seconds of a checkpoint
+        self._steps_of_evaluation = 0.0  # estimated duration of an evaluation, as a number of steps
+        # duration of the last evaluation in seconds; None: there was no evaluation yet
+        self._evaluating: float | None = None
+        self._saving = 0.0  # duration of the last checkpoint in seconds
         self._last_event = self.used
 
     @property
@@ -66,7 +68,8 @@ class TimeBudget:
             tokens, windows = event.validation_tokens, self._config.evaluation.windows
             if windows and self._config.train.t_seq:
                 tokens = min(tokens, windows * self._config.train.t_seq)
-            self._steps_of_evaluation = tokens / (3 * max(event.batch_tokens, 1))  # no backward pass
+            # a step takes three times as long as an evaluation of its tokens, because of the backward pass
+            self._steps_of_evaluation = tokens / (3 * max(event.batch_tokens, 1))
         elif isinstance(event, Stepped):
             self._seconds.append(self._seconds[-1] + used - self._last_event)
         elif isinstance(event, Evaluated):
@@ -110,7 +113,7 @@ class TimeBudget:
         evaluations = 1 + (_multiples(evaluation, step, last - 1) if evaluation else 0)
         saves = 1 + (_multiples(checkpoint.every, step, last - 1) if checkpoint.every else 0)
         if checkpoint.keep_best and evaluation != checkpoint.every:
-            saves += evaluations - 1  # an evaluation that is the best one is saved
+            saves += evaluations - 1  # each evaluation may be the best so far, and then saves a checkpoint
         evaluating = self._steps_of_evaluation * seconds if self._evaluating is None else self._evaluating
         return (last - step) * seconds + evaluations * evaluating + saves * self._saving
 
@@ -170,8 +173,9 @@ def seconds_in_log(log: Path) -> float:
                 if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 <= seconds < 1e12:
                     continue
                 if kind == "started":
-                    used = float(seconds)  # with the time of all earlier starts
-                elif kind != "ended":  # its seconds are those of the whole process
+                    used = float(seconds)  # this number includes the time of all earlier starts
+                # the event "ended" has the seconds of the whole process, which are already counted
+                elif kind != "ended":
                     used += seconds
     except FileNotFoundError:
         return 0.0
