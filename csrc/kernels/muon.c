@@ -207,7 +207,7 @@ static size_t scratch_size(const void * params) {
     return tnn__gemm_scratch();
 }
 
-/* Half of a product is computed, because the result is symmetric. */
+/* Only half of the product is computed, because the result is symmetric. */
 static int64_t cost_of_gram(const struct tnn_kernel * k, const struct ggml_tensor * node) {
     (void) k;
     return ggml_nelements(node->src[0]) * node->ne[0] / 2;

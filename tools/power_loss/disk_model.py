@@ -29,7 +29,7 @@ class Names:
     removed.
     """
 
-    node: int  # the number of the folder
+    node: int  # the number of the folder in which names change
     entries: tuple[tuple[str, int | None], ...]
 
 

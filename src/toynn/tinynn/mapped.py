@@ -171,7 +171,7 @@ def tnn_session_attach_weight_mmap(s: Session, base: MappedFile, size: int | Non
     with native.lock:
         native.live()
         kept = native.kept
-        kept.append(buffer)  # keep the buffer before the call, because C reads it from then on
+        kept.append(buffer)  # the buffer is kept before the call, because C reads the buffer from the call on
         try:
             status(s, lib.tnn_session_attach_weight_mmap, buffer, nbytes, base.fd, name)
         except BaseException:
