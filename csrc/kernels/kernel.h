@@ -16,7 +16,7 @@
 struct tnn_gradients; /* graph/gradients.h */
 struct tnn_kernel;
 
-/* The ways to add a part of a gradient, which a kernel computes, to the earlier part. */
+/* A kernel computes a part of a gradient. These are the ways to add this part to the earlier part. */
 enum tnn_gradient_sum {
     TNN_SUM_BY_NODE, /* the kernel does not add; a node of ggml adds the two parts */
     TNN_SUM_OPERAND, /* the kernel adds its last operand, the earlier part (k->has_add) */

@@ -275,7 +275,7 @@ def test_full_fine_tuning_refuses_a_file_that_was_changed_after_it_was_opened(tm
     content = path.read_bytes()
     with GgufBase(path) as base, LlamaSeqEngine() as engine:
         path.write_bytes(content[64:] + content[:64])  # all tensors are in other places, and the size is the same
-        os.utime(path, ns=(0, 0))  # the time of the last change certainly differs
+        os.utime(path, ns=(0, 0))  # sets another time of the last change
         engine.enable_full_finetune()
         with pytest.raises(MappedFileError, match=r"base\.gguf was changed"):
             engine.realize_for_full_finetune(base, base.shape, 6, True, True, layout=layout)

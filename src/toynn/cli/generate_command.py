@@ -125,7 +125,7 @@ def command(
         first = next(pieces, "")  # compute this before the prompt is printed, so that a failure prints only the error
         shown = terminal_text if sys.stdout.isatty() else str  # another program gets the text unchanged
         for piece in itertools.chain((given, first), pieces):
-            click.echo(shown(piece), nl=False)  # echo flushes stdout too
+            click.echo(shown(piece), nl=False)  # echo also flushes stdout
         click.echo()
         limit_is_default = context.get_parameter_source("max_tokens") is ParameterSource.DEFAULT
         if pieces.finish_reason == "context_full":
