@@ -102,7 +102,7 @@ def write(table: str, page: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.decoding", description=__doc__.splitlines()[0])
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="Types of the weights.")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="Types of the weights to measure.")
     parser.add_argument(
         "--threads", nargs="+", type=int, choices=range(1, machine.cores() + 1), default=[1], metavar="N",
         help="Numbers of threads of both programs (default: 1).",
@@ -111,9 +111,11 @@ def main() -> None:
         "--rounds",
         type=int,
         default=5,
-        help="How often each program is measured; the programs take turns (default: 5).",
+        help="Number of measurements of each program; the programs take turns (default: 5).",
     )
-    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "performance.md", help="The page to write.")
+    parser.add_argument(
+        "--page", type=Path, default=ROOT / "docs" / "performance.md", help="Page that contains the table to replace."
+    )
     flags = parser.parse_args()
     load = machine.load()
     lines = [

@@ -120,9 +120,9 @@ def markdown(results: list[Result]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fine_tuning_sweep", description=__doc__)
-    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["0.5M", "2M"], help="Sizes to train.")
-    parser.add_argument("--work", type=Path, default=ROOT / "build" / "sweep", help="Folder of data and runs.")
-    parser.add_argument("--table-only", action="store_true", help="Train nothing, and write the table.")
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["0.5M", "2M"], help="Model sizes to train.")
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "sweep", help="Folder for the data and the runs.")
+    parser.add_argument("--table-only", action="store_true", help="Only write the table, without training.")
     flags = parser.parse_args()
     results = read_results(RESULTS)
     ended = {(one.size, one.tuned, one.factor) for one in results}

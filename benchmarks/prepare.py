@@ -65,8 +65,12 @@ def arguments() -> argparse.Namespace:
         prog="python -m benchmarks.prepare", description="Compare the preparation of data by toynn and other programs."
     )
     parser.add_argument("--quick", action="store_true", help="Take one turn on little data, to check the benchmark.")
-    parser.add_argument("--samples", type=int, default=_SAMPLES, help=f"Samples of each file (default: {_SAMPLES}).")
-    parser.add_argument("--rounds", type=int, default=_ROUNDS, help=f"Turns of each program (default: {_ROUNDS}).")
+    parser.add_argument(
+        "--samples", type=int, default=_SAMPLES, help=f"Number of samples in each file (default: {_SAMPLES})."
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=_ROUNDS, help=f"Number of turns of each program (default: {_ROUNDS})."
+    )
     parser.add_argument("--no-memory", action="store_true", help="Do not measure the memory for large files.")
     parser.add_argument("--out", type=Path, help="Output folder (default: docs/ and benchmarks/results/).")
     return parser.parse_args()

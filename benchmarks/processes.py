@@ -156,10 +156,12 @@ def predictions() -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--mpiexec", default="mpiexec", help="The launcher (default: mpiexec).")
+    parser.add_argument("--mpiexec", default="mpiexec", help="Command that starts the processes (default: mpiexec).")
     parser.add_argument("--models", nargs="+", choices=[one.name for one in MODELS], default=["tiny", "small"])
-    parser.add_argument("--rounds", type=int, default=3, help="Number of runs of each kind, in turn (default: 3).")
-    parser.add_argument("--table", action="store_true", help="Print the predictions, and measure nothing.")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="Number of runs of each kind; the kinds take turns (default: 3)."
+    )
+    parser.add_argument("--table", action="store_true", help="Only print the predictions, without a measurement.")
     options = parser.parse_args()
     if options.table:
         print("\n".join(predictions()))

@@ -161,11 +161,11 @@ def markdown(results: list[Result]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.recipe_sweep", description=__doc__)
-    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES), help="Sizes to train.")
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES), help="Model sizes to train.")
     parser.add_argument("--corpora", nargs="+", choices=CORPORA, default=list(CORPORA), help="Texts to train on.")
     parser.add_argument("--points", nargs="+", choices=POINTS, default=list(POINTS), help="Settings to train with.")
-    parser.add_argument("--work", type=Path, default=ROOT / "build" / "sweep", help="Folder of data and runs.")
-    parser.add_argument("--table-only", action="store_true", help="Train nothing, and write the table.")
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "sweep", help="Folder for the data and the runs.")
+    parser.add_argument("--table-only", action="store_true", help="Only write the table, without training.")
     flags = parser.parse_args()
     results = read_results(RESULTS)
     wanted = list(missing(results, flags.corpora, flags.sizes, [] if flags.table_only else flags.points))

@@ -9,10 +9,10 @@ of the stories in this repository.
     STEPS=20 SEED=7 python examples/smoke_projection_lens.py        # an option takes precedence over the environment
 
 The exit code is 0 if the model learns (the final loss is below 0.95 of the initial loss), 1 if it does not learn, and
-2 if an argument is wrong. With fewer than 5 steps the exit code is also 0, because so few steps cannot show whether it
-learns. With the older random stream, INIT_STREAM=xorshift64, and seed 0, all rows of the embedding start with the same
-values. Then 5 steps reach only 0.955 of the initial loss, as in the curve that the reference published, and 6 steps
-are enough.
+2 if an argument is wrong. With fewer than 5 steps the exit code is also 0, because so few steps cannot show whether the
+model learns. With the older random stream, INIT_STREAM=xorshift64, and seed 0, all rows of the embedding start with the
+same values. Then 5 steps reach only 0.955 of the initial loss, as in the curve that the reference published, and 6
+steps are enough.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
 """Fine-tune a frozen base model with LoRA, and report whether the adapters learn.
 
 The base is a small model that the script trains first and writes as a GGUF file in Q8_0. The recipe LoRA maps this file
-and trains an adapter on each query head to predict one token at every position, as in the reference's smoke test. The
-base must keep every byte.
+and trains an adapter on each query head to predict one token at every position, as in the reference's smoke test. No
+byte of the base may change.
 
     python examples/smoke_recipe_lora.py
     python examples/smoke_recipe_lora.py --steps 10 --rank 4 --seed 7
 
-Needs the extra toynn[interop], for the GGUF file.
+The script needs the extra toynn[interop] for the GGUF file.
 
-Exit code: 0 if the loss falls at every step and the base is unchanged, 1 if not, 2 if an argument is wrong.
+The exit code is 0 if the loss falls at every step and the base is unchanged, 1 if not, and 2 if an argument is wrong.
 """
 
 from __future__ import annotations

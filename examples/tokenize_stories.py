@@ -1,7 +1,7 @@
 """Turn data/stories.txt into token ids: train a small byte-level BPE tokenizer and write two files.
 
     python examples/tokenize_stories.py            # writes data/tokenizer.json and data/tokens.json
-    python examples/tokenize_stories.py --check    # only compares; exit code 1 if they are out of date
+    python examples/tokenize_stories.py --check    # only compares; exit code 1 if the files are out of date
 
 The script needs the package `tokenizers`, which the extra toynn[cli] installs. tokens.json contains the version of this
 package. The vocabulary has 627 tokens: the end-of-story token, the 256 bytes, and 370 merges.

@@ -78,7 +78,7 @@ static tnn_tensor declare_persistent(tnn_session * s, const char * call, enum gg
         return 0;
     }
     if (s->weights.n >= TNN_MAX_PERSISTENT) {
-        tnn__fail(s, TNN_E_STATE, "a session can have at most %lld persistent tensors, and it has that many already",
+        tnn__fail(s, TNN_E_STATE, "a session can have at most %lld persistent tensors, and this session already has this number",
                   (long long) TNN_MAX_PERSISTENT);
         return 0;
     }

@@ -101,7 +101,8 @@ int tnn_add_to_graph(tnn_session * s, tnn_tensor t) {
         return TNN_E_STATE;
     }
     if (s->stage != TNN_STAGE_BUILD) {
-        return tnn__tensor(s, "t", t) == NULL ? s->code : tnn__fail_stage(s, "a node can be added to the graph only before it is built");
+        return tnn__tensor(s, "t", t) == NULL ? s->code : tnn__fail_stage(s, "a node can be added to the graph only before the graph is "
+                                                                             "built");
     }
     return tnn__expand_for(s, &s->gf, "t", t);
 }

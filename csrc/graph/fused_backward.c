@@ -102,9 +102,8 @@ static int check_node(tnn_session * s, const struct ggml_cgraph * gf, const bool
                          k != NULL ? k->type->name : ggml_op_desc(t));
     }
     if (row->is_loss && !(t->flags & GGML_TENSOR_FLAG_LOSS)) {
-        return tnn__fail(s, TNN_E_STATE, "node %s is a cross entropy that depends on a parameter, but it is not the "
-                                         "loss; a fused graph "
-                         "can have only one", ggml_get_name(t));
+        return tnn__fail(s, TNN_E_STATE, "node %s is a cross entropy that depends on a parameter, but this node is not the loss; a "
+                                         "fused graph can have only one cross entropy of this kind", ggml_get_name(t));
     }
     for (int j = 0; j < tnn__n_operands(t); j++) {
         if (needed[ggml_hash_find(&gf->visited_hash_set, t->src[j])] && !gradient_flows(row, t, j)) {
@@ -123,7 +122,7 @@ int tnn__fused_check(tnn_session * s, const struct ggml_cgraph * gf) {
     for (int i = 0; i < gf->n_nodes && rc == TNN_OK; i++) {
         const struct ggml_tensor * t = gf->nodes[i];
         if ((t->flags & GGML_TENSOR_FLAG_LOSS) && t != loss) {
-            rc = tnn__fail(s, TNN_E_STATE, "two nodes are flagged as losses; a fused graph can have only one");
+            rc = tnn__fail(s, TNN_E_STATE, "two nodes are flagged as losses; a fused graph can have only one loss");
         } else if (needed[ggml_hash_find(&gf->visited_hash_set, t)]) {
             rc = check_node(s, gf, needed, t);
         }

@@ -13,7 +13,7 @@ static tnn_tensor make_handle(const tnn_session * s, uint64_t generation, int64_
 
 struct tnn_entry * tnn__entry(tnn_session * s, const char * arg, tnn_tensor h) {
     if (h <= 0) {
-        tnn__fail(s, TNN_E_TYPE, "%s = %lld is not a tensor handle", arg, (long long) h);
+        tnn__fail(s, TNN_E_TYPE, "%s = %lld is not a tensor handle; pass the result of a call that returns a tensor", arg, (long long) h);
         return NULL;
     }
     const uint64_t bits       = (uint64_t) h;
@@ -31,7 +31,7 @@ struct tnn_entry * tnn__entry(tnn_session * s, const char * arg, tnn_tensor h) {
     }
     struct tnn_table * table = generation == 0 ? &s->weights : &s->nodes;
     if (index < 0 || index >= table->n) {
-        tnn__fail(s, TNN_E_TYPE, "%s = %lld is not a tensor handle", arg, (long long) h);
+        tnn__fail(s, TNN_E_TYPE, "%s = %lld is not a tensor handle; pass the result of a call that returns a tensor", arg, (long long) h);
         return NULL;
     }
     return &table->entries[index];

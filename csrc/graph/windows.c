@@ -75,8 +75,8 @@ int tnn__windows_begin(tnn_session * s, int32_t mode) {
                                          "tnn_realize_backward");
     }
     if (adds && s->next_window < 0) {
-        return tnn__fail(s, TNN_E_STATE, "TNN_STEP_ACCUMULATE needs an earlier call for the same step with "
-                                         "TNN_STEP_NO_UPDATE, because there are no gradients yet to add to");
+        return tnn__fail(s, TNN_E_STATE, "TNN_STEP_ACCUMULATE adds to the gradients of an earlier call, but there are none; first call "
+                                         "tnn_train_step for the same step with TNN_STEP_NO_UPDATE");
     }
     if (s->first_window > 0 && (updates || !s->gradients_kept)) {
         return tnn__fail(s, TNN_E_STATE, "a step whose first window is %lld needs TNN_STEP_NO_UPDATE, and each gradient "

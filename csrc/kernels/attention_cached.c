@@ -133,14 +133,14 @@ static int check_cache(tnn_session * s, const struct tnn_kernel * k, const struc
         const int64_t past  = ((const int32_t *) node->src[3]->data)[i];
         const int64_t first = first_rows != NULL ? ((const int32_t *) first_rows->data)[i] : 0;
         if (first < free_row || first >= rows) {
-            return tnn__fail(s, TNN_E_VALUE, "first_rows[%lld] = %lld must be between %lld, the end of the sequences before, and %lld, the "
-                                             "last row of the cache",
+            return tnn__fail(s, TNN_E_VALUE, "first_rows[%lld] = %lld must be between %lld, the first row after the preceding "
+                                             "sequence, and %lld, the last row of the cache",
                              (long long) i, (long long) first, (long long) free_row, (long long) (rows - 1));
         }
         const int64_t room = tnn__min(p->t_seq, rows - first);
         if (past < 0 || past > room - n) {
-            return tnn__fail(s, TNN_E_VALUE, "n_past[%lld] = %lld must be between 0 and %lld, because the cache can hold %lld tokens of the "
-                                             "sequence and %lld are added",
+            return tnn__fail(s, TNN_E_VALUE, "n_past[%lld] = %lld must be between 0 and %lld, because the cache can hold %lld tokens "
+                                             "of the sequence and this call adds %lld tokens",
                              (long long) i, (long long) past, (long long) (room - n), (long long) room, (long long) n);
         }
         free_row = first + past + n;
@@ -202,8 +202,8 @@ tnn_tensor tnn_fused_attention_cached(tnn_session * s, tnn_tensor qkv, tnn_tenso
     }
     const int64_t rows = args[2]->ne[1];
     if (n_ctx != 0 && (n_ctx < n / sequences || n_ctx > rows)) {
-        tnn__fail(s, TNN_E_VALUE, "n_ctx = %lld must be between %lld, the new tokens of a sequence, and %lld, the rows of the cache, or 0 "
-                                  "for all rows",
+        tnn__fail(s, TNN_E_VALUE, "n_ctx = %lld must be 0 (all rows of the cache), or between %lld (the number of new tokens of a "
+                                  "sequence) and %lld (the number of rows of the cache)",
                   (long long) n_ctx, (long long) (n / sequences), (long long) rows);
         return 0;
     }

@@ -336,11 +336,11 @@ tnn_tensor tnn_fused_output_loss(tnn_session * s, tnn_tensor x, tnn_tensor weigh
         return 0;
     }
     if (w->ne[0] != tx->ne[0]) {
-        tnn__fail(s, TNN_E_VALUE, "weight has shape %s; its ne0 must be that of x, of shape %s", tnn__shape(w), tnn__shape(tx));
+        tnn__fail(s, TNN_E_VALUE, "weight has shape %s; its ne0 must equal the ne0 of x, of shape %s", tnn__shape(w), tnn__shape(tx));
         return 0;
     }
     if (part < 1) {
-        tnn__fail(s, TNN_E_VALUE, "part = %lld must be at least 1, a number of rows", (long long) part);
+        tnn__fail(s, TNN_E_VALUE, "part = %lld is a number of rows and must be at least 1", (long long) part);
         return 0;
     }
     /* a product with bfloat16 operands takes two rows of a window at a time */

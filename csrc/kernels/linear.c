@@ -216,7 +216,7 @@ tnn_tensor tnn_fused_linear(tnn_session * s, tnn_tensor x, const tnn_tensor * we
             return 0;
         }
         if (w->ne[0] != tx->ne[0]) {
-            tnn__fail(s, TNN_E_VALUE, "%s has shape %s; its ne0 must be that of x, of shape %s",
+            tnn__fail(s, TNN_E_VALUE, "%s has shape %s; its ne0 must equal the ne0 of x, of shape %s",
                       WEIGHT[i], tnn__shape(w), tnn__shape(tx));
             return 0;
         }
@@ -325,11 +325,11 @@ tnn_tensor tnn_fused_add_product(tnn_session * s, tnn_tensor y, tnn_tensor x, tn
         return 0;
     }
     if (tx->ne[1] != ty->ne[1]) {
-        tnn__fail(s, TNN_E_VALUE, "x has shape %s; its ne1 must be that of y, of shape %s", tnn__shape(tx), tnn__shape(ty));
+        tnn__fail(s, TNN_E_VALUE, "x has shape %s; its ne1 must equal the ne1 of y, of shape %s", tnn__shape(tx), tnn__shape(ty));
         return 0;
     }
     if (w->ne[0] != tx->ne[0]) {
-        tnn__fail(s, TNN_E_VALUE, "weight has shape %s; its ne0 must be that of x, of shape %s", tnn__shape(w), tnn__shape(tx));
+        tnn__fail(s, TNN_E_VALUE, "weight has shape %s; its ne0 must equal the ne0 of x, of shape %s", tnn__shape(w), tnn__shape(tx));
         return 0;
     }
     if (column < 0 || column > ty->ne[0] - w->ne[1]) {

@@ -68,8 +68,8 @@ int tnn_resize_kv_caches(tnn_session * s, int64_t rows) {
         return TNN_E_STATE;
     }
     if (s->stage != TNN_STAGE_BUILD || s->ctx_c != NULL) {
-        return tnn__fail(s, TNN_E_STATE, "caches can be resized only between tnn_finalize_weights or tnn_reset_for_rebuild "
-                                         "and the first tensor of a graph");
+        return tnn__fail(s, TNN_E_STATE, "caches can be resized only after tnn_finalize_weights or tnn_reset_for_rebuild, and before "
+                                         "the first tensor of a graph is declared");
     }
     if (s->caches == NULL) {
         return tnn__fail(s, TNN_E_STATE, "this session has no caches; declare them with tnn_kv_cache");

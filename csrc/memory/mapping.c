@@ -89,7 +89,8 @@ int tnn_session_attach_weight_mmap(tnn_session * s, const void * address, int64_
         return TNN_OK;
     }
     if (count(s) >= TNN_MAX_MAPPINGS) {
-        return tnn__fail(s, TNN_E_STATE, "this session already has %d attached files, the limit for a session", TNN_MAX_MAPPINGS);
+        return tnn__fail(s, TNN_E_STATE, "this session already has %d attached files, the limit for a session; attach the file to "
+                                         "another session", TNN_MAX_MAPPINGS);
     }
     struct tnn_mapping * m = tnn__zeroed_alloc(s, sizeof(*m), "the description of an attached file");
     if (m == NULL) {
@@ -111,7 +112,8 @@ int tnn_session_attach_weight_mmap(tnn_session * s, const void * address, int64_
     m->guard = tnn__guard(m->address, m->size);
     if (m->guard < 0) {
         tnn__release_mapping(m);
-        return tnn__fail(s, TNN_E_STATE, "this process already has %d attached files, the limit for a process", TNN_MAX_GUARDS);
+        return tnn__fail(s, TNN_E_STATE, "this process already has %d attached files, the limit for a process; close a session that "
+                                         "has attached files", TNN_MAX_GUARDS);
     }
     m->next     = s->mappings;
     s->mappings = m;

@@ -230,8 +230,8 @@ static int check_writes(tnn_session * s, const struct ggml_cgraph * graph) {
     for (int i = 0; s->mappings != NULL && i < graph->n_nodes; i++) {
         const struct ggml_tensor * target = mapped_target(s, graph->nodes[i]);
         if (target != NULL) {
-            return tnn__fail(s, TNN_E_VALUE, "node %s would write the weight %s of shape %s, which is mapped from a "
-                                             "file, so it cannot be written; use an unmapped weight",
+            return tnn__fail(s, TNN_E_VALUE, "node %s would write the weight %s of shape %s, but this weight is mapped from a file and "
+                                             "cannot be written; use an unmapped weight",
                              ggml_get_name(graph->nodes[i]), ggml_get_name(target), tnn__shape(target));
         }
     }

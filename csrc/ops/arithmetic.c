@@ -13,8 +13,8 @@ tnn_tensor tnn_matmul(tnn_session * s, tnn_tensor a, tnn_tensor b) {
         return 0;
     }
     if (w->ne[0] != x->ne[0] || x->ne[2] % w->ne[2] != 0 || x->ne[3] % w->ne[3] != 0) {
-        tnn__fail(s, TNN_E_VALUE, "a has shape %s and b has shape %s; their ne0 must be equal, and b's ne2 and ne3 "
-                                  "must be multiples of a's",
+        tnn__fail(s, TNN_E_VALUE, "the tensor a has shape %s and the tensor b has shape %s; their ne0 must be equal, and ne2 and ne3 "
+                                  "of b must be multiples of ne2 and ne3 of a",
                   tnn__shape(w), tnn__shape(x));
         return 0;
     }
@@ -38,7 +38,7 @@ static tnn_tensor binary(tnn_session * s, const char * call, binary_op op, tnn_t
         return 0;
     }
     if (!ggml_can_repeat(y, x)) {
-        tnn__fail(s, TNN_E_VALUE, "b has shape %s, but each size of a's shape %s must be a multiple of b's",
+        tnn__fail(s, TNN_E_VALUE, "b has shape %s, but each size of b must divide the same size of the tensor a, of shape %s",
                   tnn__shape(y), tnn__shape(x));
         return 0;
     }
@@ -71,7 +71,8 @@ tnn_tensor tnn_out_prod(tnn_session * s, tnn_tensor a, tnn_tensor b) {
         return 0;
     }
     if (x->ne[1] != y->ne[1] || y->ne[2] % x->ne[2] != 0 || y->ne[3] % x->ne[3] != 0) {
-        tnn__fail(s, TNN_E_VALUE, "a has shape %s and b has shape %s; their ne1 must be equal, and b's ne2 and ne3 must be multiples of a's",
+        tnn__fail(s, TNN_E_VALUE, "the tensor a has shape %s and the tensor b has shape %s; their ne1 must be equal, and ne2 and ne3 "
+                                  "of b must be multiples of ne2 and ne3 of a",
                   tnn__shape(x), tnn__shape(y));
         return 0;
     }

@@ -33,7 +33,8 @@ static tnn_tensor rope(tnn_session * s, const char * call, rope_op op, const cha
         return 0;
     }
     if (p->ne[0] != t->ne[2]) {
-        tnn__fail(s, TNN_E_VALUE, "positions has shape %s, but it must be [%lld], the ne2 of %s, of shape %s",
+        tnn__fail(s, TNN_E_VALUE, "positions has shape %s, but it must be [%lld], because %s has shape %s and its ne2 is the number of "
+                                  "tokens",
                   tnn__shape(p), (long long) t->ne[2], arg, tnn__shape(t));
         return 0;
     }
@@ -122,7 +123,7 @@ tnn_tensor tnn_flash_attn_ext(tnn_session * s, tnn_tensor q, tnn_tensor k, tnn_t
         return 0;
     }
     if (tv->ne[1] != tk->ne[1] || tv->ne[2] != tk->ne[2] || tv->ne[3] != tk->ne[3]) {
-        tnn__fail(s, TNN_E_VALUE, "v has shape %s; its ne1, ne2 and ne3 must be those of k, of shape %s",
+        tnn__fail(s, TNN_E_VALUE, "v has shape %s; its ne1, ne2 and ne3 must equal ne1, ne2 and ne3 of k, of shape %s",
                   tnn__shape(tv), tnn__shape(tk));
         return 0;
     }

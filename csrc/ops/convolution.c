@@ -39,7 +39,7 @@ static int64_t patches(tnn_session * s, const struct ggml_tensor * kernel, const
         return 0;
     }
     if (ggml_nbytes(x) > INT32_MAX) { /* ggml keeps strides of x in int */
-        tnn__fail(s, TNN_E_VALUE, "x, of shape %s, is larger than 2 GiB, ggml's limit for convolutions", tnn__shape(x));
+        tnn__fail(s, TNN_E_VALUE, "x, of shape %s, is larger than 2 GiB, ggml's limit for convolutions; use a smaller x", tnn__shape(x));
         return 0;
     }
     const int64_t out_w = out_size(s, w, x->ne[0], kernel->ne[0]);

@@ -12,7 +12,7 @@ tnn_tensor tnn_cpy(tnn_session * s, tnn_tensor a, tnn_tensor b) {
         return 0;
     }
     if (ggml_nelements(from) != ggml_nelements(to)) {
-        tnn__fail(s, TNN_E_VALUE, "a has shape %s and b has shape %s; they must have the same number of elements",
+        tnn__fail(s, TNN_E_VALUE, "the tensor a has shape %s and the tensor b has shape %s; both must have the same number of elements",
                   tnn__shape(from), tnn__shape(to));
         return 0;
     }

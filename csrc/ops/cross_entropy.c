@@ -80,7 +80,7 @@ tnn_tensor tnn_cross_entropy_loss(tnn_session * s, tnn_tensor logits, tnn_tensor
         return 0;
     }
     if (!ggml_are_same_shape(x, y)) {
-        tnn__fail(s, TNN_E_VALUE, "labels has shape %s, but it must be that of logits, %s",
+        tnn__fail(s, TNN_E_VALUE, "labels has shape %s, but it must have the shape of logits, %s",
                   tnn__shape(y), tnn__shape(x));
         return 0;
     }

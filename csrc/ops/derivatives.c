@@ -34,7 +34,7 @@ tnn_tensor tnn_get_rows_back(tnn_session * s, tnn_tensor dy, tnn_tensor ids, tnn
         return 0;
     }
     if (t->ne[0] != d->ne[0]) {
-        tnn__fail(s, TNN_E_VALUE, "table has shape %s, but its ne0 must be that of dy, of shape %s", tnn__shape(t), tnn__shape(d));
+        tnn__fail(s, TNN_E_VALUE, "table has shape %s, but its ne0 must equal the ne0 of dy, of shape %s", tnn__shape(t), tnn__shape(d));
         return 0;
     }
     struct ggml_tensor * i = tnn__ids_operand(s, "ids", ids, t->ne[1]);
@@ -42,7 +42,7 @@ tnn_tensor tnn_get_rows_back(tnn_session * s, tnn_tensor dy, tnn_tensor ids, tnn
         return 0;
     }
     if (!ggml_is_vector(i) || i->ne[0] != d->ne[1]) {
-        tnn__fail(s, TNN_E_VALUE, "ids has shape %s, but it must be [%lld]: one for each row of dy, of shape %s", tnn__shape(i),
+        tnn__fail(s, TNN_E_VALUE, "ids has shape %s, but it must be [%lld], one id for each row of dy, of shape %s", tnn__shape(i),
                   (long long) d->ne[1], tnn__shape(d));
         return 0;
     }

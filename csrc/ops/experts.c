@@ -43,12 +43,13 @@ tnn_tensor tnn_add_id(tnn_session * s, tnn_tensor a, tnn_tensor b, tnn_tensor id
         return 0;
     }
     if (x->ne[3] != 1 || y->ne[0] != x->ne[0]) {
-        tnn__fail(s, TNN_E_VALUE, "a has shape %s and b has shape %s; they must be [d, n, T] and [d, n_experts]", tnn__shape(x), tnn__shape(y));
+        tnn__fail(s, TNN_E_VALUE, "the tensor a has shape %s and the tensor b has shape %s; they must be [d, n, T] and [d, n_experts]",
+                  tnn__shape(x), tnn__shape(y));
         return 0;
     }
     if (i->ne[0] != x->ne[1] || i->ne[1] != x->ne[2]) {
-        tnn__fail(s, TNN_E_VALUE, "ids has shape %s, but it must be [%lld, %lld] for a of shape %s", tnn__shape(i), (long long) x->ne[1],
-                  (long long) x->ne[2], tnn__shape(x));
+        tnn__fail(s, TNN_E_VALUE, "ids has shape %s, but it must be [%lld, %lld] for the tensor a of shape %s", tnn__shape(i),
+                  (long long) x->ne[1], (long long) x->ne[2], tnn__shape(x));
         return 0;
     }
     return tnn__reserve_nodes(s, 1) ? tnn__appended(s, 1, ggml_add_id(s->ctx_c, x, y, i)) : 0;

@@ -12,7 +12,7 @@ tnn_tensor tnn_repeat(tnn_session * s, tnn_tensor a, tnn_tensor b) {
         return 0;
     }
     if (!ggml_can_repeat(x, y)) {
-        tnn__fail(s, TNN_E_VALUE, "a has shape %s, which cannot be repeated to b's shape %s", tnn__shape(x), tnn__shape(y));
+        tnn__fail(s, TNN_E_VALUE, "the tensor a has shape %s, which cannot be repeated to the shape of b, %s", tnn__shape(x), tnn__shape(y));
         return 0;
     }
     return tnn__reserve_nodes(s, 1) ? tnn__appended(s, 1, ggml_repeat(s->ctx_c, x, y)) : 0;
@@ -37,7 +37,8 @@ tnn_tensor tnn_permute(tnn_session * s, tnn_tensor a, int32_t axis0, int32_t axi
         found |= TNN_OPERAND(axes[i]);
     }
     if (ggml_nbytes(t) > INT32_MAX) { /* ggml keeps the strides in int */
-        tnn__fail(s, TNN_E_VALUE, "a, of shape %s, is larger than 2 GiB, ggml's limit for permuting", tnn__shape(t));
+        tnn__fail(s, TNN_E_VALUE, "the tensor a, of shape %s, is larger than 2 GiB, ggml's limit for permuting; use a smaller tensor",
+                  tnn__shape(t));
         return 0;
     }
     if (!tnn__reserve_nodes(s, 2)) {
@@ -61,7 +62,7 @@ tnn_tensor tnn_set_2d(tnn_session * s, tnn_tensor a, tnn_tensor b, int64_t nb1, 
     }
     const int64_t all = ggml_nelements(x) * size, row = y->ne[0] * size;
     if (all > INT32_MAX) {
-        tnn__fail(s, TNN_E_VALUE, "a, of shape %s, is larger than 2 GiB, ggml's limit for SET", tnn__shape(x));
+        tnn__fail(s, TNN_E_VALUE, "the tensor a, of shape %s, is larger than 2 GiB, ggml's limit for SET; use a smaller tensor", tnn__shape(x));
         return 0;
     }
     if (nb1 < row || nb1 % size != 0 || nb1 > all) {
@@ -75,8 +76,8 @@ tnn_tensor tnn_set_2d(tnn_session * s, tnn_tensor a, tnn_tensor b, int64_t nb1, 
         return 0;
     }
     if (all - offset < row || y->ne[1] - 1 > (all - offset - row) / nb1) {
-        tnn__fail(s, TNN_E_VALUE, "b, of shape %s, ends beyond a, of shape %s: nb1 = %lld, offset = %lld", tnn__shape(y), tnn__shape(x),
-                  (long long) nb1, (long long) offset);
+        tnn__fail(s, TNN_E_VALUE, "the tensor b, of shape %s, would end beyond the tensor a, of shape %s: nb1 = %lld, offset = %lld",
+                  tnn__shape(y), tnn__shape(x), (long long) nb1, (long long) offset);
         return 0;
     }
     return tnn__reserve_nodes(s, 1) ? tnn__appended(s, 1, ggml_set_2d(s->ctx_c, x, y, (size_t) nb1, (size_t) offset)) : 0;

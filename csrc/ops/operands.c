@@ -141,7 +141,8 @@ struct ggml_tensor * tnn__ids_operand(tnn_session * s, const char * arg, tnn_ten
         return NULL;
     }
     if (root->op != GGML_OP_NONE && root->src[0]->ne[0] > rows) {
-        tnn__fail(s, TNN_E_VALUE, "%s has values below %lld, the length of the sorted rows, but it selects from only %lld rows", arg,
+        tnn__fail(s, TNN_E_VALUE, "%s is a result of sorting rows of %lld elements, so it must select from at least this number of "
+                                  "rows, got %lld rows", arg,
                   (long long) root->src[0]->ne[0], (long long) rows);
         return NULL;
     }
@@ -164,7 +165,7 @@ int tnn__check_ids(tnn_session * s, const struct ggml_tensor * ids, const struct
 struct ggml_tensor * tnn__like_operand(tnn_session * s, const char * arg, tnn_tensor h, const struct ggml_tensor * x, const char * x_arg) {
     struct ggml_tensor * t = tnn__f32_operand(s, arg, h);
     if (t != NULL && !ggml_are_same_shape(t, x)) {
-        tnn__fail(s, TNN_E_VALUE, "%s has shape %s, but it must have that of %s, %s", arg, tnn__shape(t), x_arg, tnn__shape(x));
+        tnn__fail(s, TNN_E_VALUE, "%s has shape %s, but it must have the shape of %s, %s", arg, tnn__shape(t), x_arg, tnn__shape(x));
         return NULL;
     }
     return t;

@@ -8,7 +8,7 @@
 static struct ggml_tensor * like(tnn_session * s, const char * arg, tnn_tensor h, const struct ggml_tensor * w) {
     struct ggml_tensor * t = tnn__f32_operand(s, arg, h);
     if (t != NULL && !ggml_are_same_shape(t, w)) {
-        tnn__fail(s, TNN_E_VALUE, "%s has shape %s, but it must be that of w, %s", arg, tnn__shape(t), tnn__shape(w));
+        tnn__fail(s, TNN_E_VALUE, "%s has shape %s, but it must have the shape of w, %s", arg, tnn__shape(t), tnn__shape(w));
         return NULL;
     }
     return t;

@@ -63,7 +63,8 @@ tnn_tensor tnn_ssm_scan(tnn_session * s, tnn_tensor state, tnn_tensor x, tnn_ten
         return 0;
     }
     if (t_a->ne[0] != 1 && t_a->ne[0] != d_state) {
-        tnn__fail(s, TNN_E_VALUE, "a has shape %s, but its ne0 must be 1 or %lld, that of state", tnn__shape(t_a), (long long) d_state);
+        tnn__fail(s, TNN_E_VALUE, "the tensor a has shape %s, but its ne0 must be 1 or %lld, the ne0 of state",
+                  tnn__shape(t_a), (long long) d_state);
         return 0;
     }
     if (heads % t_b->ne[1] != 0) {
@@ -71,7 +72,7 @@ tnn_tensor tnn_ssm_scan(tnn_session * s, tnn_tensor state, tnn_tensor x, tnn_ten
         return 0;
     }
     if (t_i->ne[0] != n_seqs) {
-        tnn__fail(s, TNN_E_VALUE, "ids has shape %s, but it must be [%lld]: one for each sequence", tnn__shape(t_i), (long long) n_seqs);
+        tnn__fail(s, TNN_E_VALUE, "ids has shape %s, but it must be [%lld], one id for each sequence", tnn__shape(t_i), (long long) n_seqs);
         return 0;
     }
     const int64_t states = d_state * t_s->ne[1] * heads; /* the product is at most the size of state, so it fits int64_t */
@@ -89,7 +90,7 @@ tnn_tensor tnn_ssm_scan(tnn_session * s, tnn_tensor state, tnn_tensor x, tnn_ten
 static struct ggml_tensor * per_head(tnn_session * s, const char * arg, tnn_tensor h, const struct ggml_tensor * v) {
     struct ggml_tensor * t = shaped(s, arg, h, v->ne[0], -1, v->ne[2], -1);
     if (t != NULL && (v->ne[1] % t->ne[1] != 0 || v->ne[3] % t->ne[3] != 0)) {
-        tnn__fail(s, TNN_E_VALUE, "%s has shape %s; its ne1 and ne3 must divide those of v, of shape %s", arg, tnn__shape(t), tnn__shape(v));
+        tnn__fail(s, TNN_E_VALUE, "%s has shape %s; its ne1 and ne3 must divide ne1 and ne3 of v, of shape %s", arg, tnn__shape(t), tnn__shape(v));
         return NULL;
     }
     return t;
@@ -109,7 +110,7 @@ tnn_tensor tnn_gated_delta_net(tnn_session * s, tnn_tensor q, tnn_tensor k, tnn_
         return 0;
     }
     if (t_g->ne[0] != 1 && t_g->ne[0] != t_v->ne[0]) {
-        tnn__fail(s, TNN_E_VALUE, "g has shape %s, but its ne0 must be 1 or %lld, that of v", tnn__shape(t_g), (long long) t_v->ne[0]);
+        tnn__fail(s, TNN_E_VALUE, "g has shape %s, but its ne0 must be 1 or %lld, the ne0 of v", tnn__shape(t_g), (long long) t_v->ne[0]);
         return 0;
     }
     if (ggml_nelements(t_s) > TNN_MAX_ELEMENTS - ggml_nelements(t_v)) {

@@ -25,7 +25,7 @@ static tnn_tensor concatenate(tnn_session * s, struct ggml_tensor * const * part
 static bool want_part(tnn_session * s, int i, const struct ggml_tensor * t, const struct ggml_tensor * first, int dim) {
     for (int d = 0; d < GGML_MAX_DIMS; d++) {
         if (d != dim && t->ne[d] != first->ne[d]) {
-            tnn__fail(s, TNN_E_VALUE, "parts[%d] has shape %s, but it must be that of parts[0], %s, except for ne%d",
+            tnn__fail(s, TNN_E_VALUE, "parts[%d] has shape %s, but it must have the shape of parts[0], %s, except for ne%d",
                       i, tnn__shape(t),
                       tnn__shape(first), dim);
             return false;

@@ -107,7 +107,7 @@ def float32(name: str, value: object) -> float:
     """Return a real number in the range of a 32-bit float; infinities and NaN are accepted."""
     number = float64(name, value)
     if FLOAT32_MAX < abs(number) < float("inf"):
-        raise TinyNNValueError(f"{name} is out of the range of a 32-bit float, got {number!r}")
+        raise TinyNNValueError(f"{name} must be in the range of a 32-bit float, got {number!r}")
     return number
 
 

@@ -86,7 +86,7 @@ def test_a_cell_whose_compiler_is_missing_is_not_run_and_not_counted() -> None:
     assert str(out) == "not run: clang is not installed"
     here, other = Outcome(17), Outcome(17, ("tiny_50",))
     part = report({"Builds": [(cell("gcc"), here), (cell("gcc", "8 threads"), other), (cell("clang"), out)]})
-    assert part.startswith("**1 of 2 cells are equal bit for bit**, 1 not run.")
+    assert part.startswith("**1 of 2 cells are equal bit for bit**, and 1 cells were not run.")
     assert "| gcc | 17/17 | 16/17 |" in part
     assert "gcc, 8 threads: tiny_50 differ." in part
     assert "| clang | not run: clang is not installed |  |" in part

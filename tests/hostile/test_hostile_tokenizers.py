@@ -46,9 +46,9 @@ REFUSED = {
     "in a sequence": (
         {"normalizer": nested(nested(charsmap(b"\xff\xff\xff\xff"), 1), 1)}, "table should have 4294967295 bytes",
     ),
-    "rules that lengthen": ({"normalizer": nested(DOUBLING, 9)}, r"its normalizer .* can make it 1e\+18 times as"),
+    "rules that lengthen": ({"normalizer": nested(DOUBLING, 9)}, r"the normalizer can make a text 1e\+18 times as"),
     "a decoder that lengthens": (
-        {"decoder": {"type": "Sequence", "decoders": [DOUBLING] * 5}}, r"its decoder .* can make it 1e\+10 times",
+        {"decoder": {"type": "Sequence", "decoders": [DOUBLING] * 5}}, r"the decoder can make a text 1e\+10 times",
     ),
     "very many rules": ({"normalizer": nested({"type": "NFC"}, 1000)}, "at most 64 rules, but has 1000"),
     "a long text": (

@@ -115,7 +115,7 @@ def test_training_continues_an_imported_adapter(files: Path, tmp_path: Path) -> 
     refused = "adapter.rank = 2 was chosen, but training continues the adapter in"
     assert_refused(toynn(*train, "--out", tmp_path / "x", "--set", "adapter.rank=2"), refused)
     in_place = toynn("train", data, "--out", files / "run", "--set", "train.steps=2")
-    assert_refused(in_place, "already contains an adapter; give it with --init, and use a new folder")
+    assert_refused(in_place, "already contains an adapter; give this adapter with --init, and use a new folder")
 
 
 def test_a_base_that_was_moved_or_changed_is_named(files: Path, tmp_path: Path) -> None:

@@ -199,7 +199,7 @@ WRONG_GGUF: dict[str, tuple[Callable[[GgufBytes], GgufBytes], str]] = {
     "another kind": (lambda f: f.set("adapter.type", scalar(STRING, "ia3")), "adapter.type is 'ia3', but toynn"),
     "another architecture": (
         lambda f: f.set("general.architecture", scalar(STRING, "qwen2")),
-        "the adapter is for the architecture 'qwen2', but the base is 'llama'",
+        "the adapter is for the architecture 'qwen2', but the base has the architecture 'llama'",
     ),
     "an activated adapter": (
         lambda f: f.set("adapter.alora.invocation_tokens", array(U32, [1, 2])),

@@ -278,7 +278,7 @@ def test_rows_that_do_not_exist_are_refused(tmp_path: Path) -> None:
             (-1, 1, "first must be"),
             (6, 1, "first must be an integer from 0 to 5"),
             (0, 0, "n must be"),
-            (3, 4, r"first \+ n must be at most 6, the rows of 'token_embd.weight', got 3 \+ 4"),
+            (3, 4, r"first \+ n must be at most 6, the number of rows of 'token_embd.weight', got 3 \+ 4"),
         ):
             with pytest.raises(TinyNNValueError, match=mentions):
                 gguf.rows(s, "token_embd.weight", first, n)
@@ -290,7 +290,7 @@ def test_rows_that_do_not_exist_are_refused(tmp_path: Path) -> None:
         with pytest.raises(TinyNNValueError, match=r"has shape \(1, 1, 1, 1\), but at most 3 dimensions can be mapped"):
             gguf.whole(s, "four")
         assert gguf.whole(s, "cube").ne == (4, 2, 3, 1)
-        with pytest.raises(TinyNNValueError, match=r"name must be that of a tensor in .*, got 'other'"):
+        with pytest.raises(TinyNNValueError, match=r"name must be the name of a tensor in .*, got 'other'"):
             gguf.whole(s, "other")
         with pytest.raises(TinyNNTypeError, match="name must be a str"):
             gguf.read(3)  # type: ignore[arg-type]

@@ -206,12 +206,12 @@ def torn_apart() -> list[list[str]]:
     [
         (lambda: changed(normalizer={"type": "NFKC"}), r"normalizer and pre-tokenizer \(NFKC\) have no equivalent"),
         (lambda: changed(pre_tokenizer={"type": "Whitespace"}), r"\(Prepend, Replace, Whitespace\) have no equivalent"),
-        (lambda: changed(decoder=None), r"decoder \(none\) is not that of a SentencePiece model"),
+        (lambda: changed(decoder=None), r"decoder \(none\) differs from the decoder of SentencePiece models"),
         (lambda: without("<0xF0>"), "has no token <0xF0>, but llama.cpp needs a token for each byte"),
         (lambda: with_model(ignore_merges=True), "ignore_merges is True, which llama.cpp does not support"),
-        (lambda: with_model(merges=merges()[1:]), r"llama.cpp would also join \('.*', '.*'\), which is not one"),
+        (lambda: with_model(merges=merges()[1:]), r"join the pieces \('.*', '.*'\), but the tokenizer has no such"),
         (lambda: with_model(merges=[*merges()[5:20], *merges()[:5], *merges()[20:]]), None),
-        (lambda: with_model(merges=torn_apart()), "equal scores are supported only for runs"),
+        (lambda: with_model(merges=torn_apart()), "equal scores are supported only for pieces"),
     ],
 )  # fmt: skip
 def test_a_tokenizer_that_llama_cpp_would_apply_differently_is_refused(content: Any, mentions: str | None) -> None:
@@ -248,7 +248,7 @@ def wrong(i: int | None = None, token: str | None = None, score: float | None = 
         (lambda: wrong(score=float("nan")), "is not a number"),
         (lambda: wrong(token="x" * 257), "has 257 characters, more than 256"),
         (lambda: wrong(index("\u2167"), token="a\u8888"), "contains the character '.', which must be a token too"),
-        (lambda: wrong(270, score=lists_of(trained()).scores[269]), "equal scores are supported only for runs"),
+        (lambda: wrong(270, score=lists_of(trained()).scores[269]), "equal scores are supported only for pieces"),
     ],
 )  # fmt: skip
 def test_impossible_lists_are_refused(lists: Any, mentions: str) -> None:
@@ -260,7 +260,7 @@ def test_many_groups_of_equal_scores_are_refused() -> None:
     tokens = [character * n for character in "abcdefghi" for n in (1, 2, 3)]
     scores = [-float(ord(token[0])) for token in tokens]
     lists = SentencePieceBpe(tokens, scores, [int(TokenType.NORMAL)] * len(tokens))
-    with pytest.raises(ValueError, match="the pieces with equal scores form more than 8 groups, which is the limit"):
+    with pytest.raises(ValueError, match="more than 8 groups of pieces with equal scores, the largest number"):
         write_sentencepiece(lists)
     fewer = SentencePieceBpe(tokens[:24], scores[:24], lists.kinds[:24])
     assert Tokenizer.from_str(write_sentencepiece(fewer).decode()).encode("aaaa").tokens[-2:] == ["aaa", "a"]

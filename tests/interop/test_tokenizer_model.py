@@ -164,11 +164,11 @@ def with_damaged_charsmap() -> bytes:
         (lambda: b"\x0a\x04\x0a\x02\xff\xfe", "the piece 0 is not UTF-8"),
         (lambda: b"\x0a\x03\x0a\x01a" * 701, "the file has more than 700 pieces"),
         (lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "wire type|no end|bytes"),
-        (lambda: changed("trainer_spec.model_type", 1), "its model_type is unigram, but toynn reads only bpe"),
+        (lambda: changed("trainer_spec.model_type", 1), "the model_type is unigram, but toynn reads only bpe"),
         (lambda: changed("normalizer_spec.escape_whitespaces", False), "escape_whitespaces is False"),
         (lambda: changed("trainer_spec.treat_whitespace_as_suffix", True), "treat_whitespace_as_suffix is True"),
         (with_damaged_charsmap, "precompiled_charsmap is damaged"),
-        (lambda: trained(normalization_rule_name="nmt_nfkc"), "precompiled_charsmap without remove_extra_whitespaces"),
+        (lambda: trained(normalization_rule_name="nmt_nfkc"), "precompiled_charsmap but not remove_extra_whitespaces"),
         (lambda: with_kind(5), "is of the type UNUSED"),
     ],
 )  # fmt: skip

@@ -248,7 +248,7 @@ def test_arguments_that_do_not_fit_together_are_refused(bases: Path, run: Path, 
             toynn.train(data, tmp_path / "out", progress=False, **arguments)
     with pytest.raises(TinyNNValueError, match="is already a run of 6 steps"):
         toynn.train(data, run, base=base, rank=2, progress=False)
-    with pytest.raises(TinyNNValueError, match="contains all weights of its model, so it needs no base"):
+    with pytest.raises(TinyNNValueError, match="contains all weights of its model and needs no base"):
         toynn.train(data, bases / "run", resume=True, base=base, progress=False)
     with pytest.raises(TinyNNValueError, match="needs no base"):
         toynn.load(bases / "run", base=base)
@@ -256,7 +256,7 @@ def test_arguments_that_do_not_fit_together_are_refused(bases: Path, run: Path, 
 
 def test_data_of_another_tokenizer_is_refused(bases: Path, tmp_path: Path) -> None:
     other = make_data(tmp_path / "other", seed=5, documents=80)
-    with pytest.raises(TinyNNValueError, match="prepared with another tokenizer"):
+    with pytest.raises(TinyNNValueError, match="was not prepared with the tokenizer of"):
         toynn.train(other, tmp_path / "out", base=bases / "base.gguf", rank=2, progress=False)
 
 

@@ -233,7 +233,7 @@ def test_chat_has_the_arguments_of_chat_stream_and_generate_those_of_stream() ->
         (["Hi"], TinyNNTypeError, r"messages\[0\] must be a dict with the keys 'role' and 'content', got str"),
         ([{"role": "user"}], TinyNNValueError, "'content' is missing"),
         ([{"role": "user", "content": 3}], TinyNNTypeError, r"messages\[0\]\['content'\] must be a str, got int"),
-        ([{**QUESTION, "name": "x"}], TinyNNValueError, "got 'name' too"),
+        ([{**QUESTION, "name": "x"}], TinyNNValueError, "but also has 'name'"),
         ([{"role": "user", "content": "\ud800"}], TinyNNValueError, "is not Unicode text"),
         ([QUESTION, QUESTION], TinyNNValueError, "refuses these messages: only one message"),
     ],

@@ -206,9 +206,9 @@ def test_data_with_more_tokens_than_the_model_names_a_remedy(data: Path, tmp_pat
 def test_messages_name_python_arguments_in_python_and_options_in_the_command(data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     output_of("train", data, "--out", run, *SMALL, "--set", "train.steps=3", "--quiet")
-    with pytest.raises(TinyNNValueError, match=r"resume it \(resume=True\), or use another folder"):
+    with pytest.raises(TinyNNValueError, match=r"resume the run \(resume=True\), or use another folder"):
         toynn.train(data, run, progress=False)
-    assert_refused(run_toynn("train", data, "--out", run), "resume it (--resume), or use another folder")
+    assert_refused(run_toynn("train", data, "--out", run), "resume the run (--resume), or use another folder")
     with pytest.raises(TinyNNValueError, match=r"start the run without resume$"):
         toynn.train(data, tmp_path / "none", resume=True, progress=False)
     assert_refused(run_toynn("train", data, "--out", tmp_path / "none", "--resume"), "start the run without --resume")

@@ -248,7 +248,7 @@ def test_a_base_of_another_shape_is_refused(recipe: LoRA, changes: dict[str, obj
         ({"untied": True}, "untied must be False, as in the base, got True"),
         ({"qkv_bias": True}, "qkv_bias must be False"),
         ({"weight_dtype": 1}, "weight_dtype must be 0, because a base keeps its types, got 1"),
-        ({"layout": "fused"}, 'layout must be "per_head", the only one with adapters'),
+        ({"layout": "fused"}, 'layout must be "per_head", the only layout that this recipe supports'),
     ],
 )
 def test_options_that_a_base_does_not_have_are_refused(recipe: LoRA, changes: dict[str, object], message: str) -> None:

@@ -128,7 +128,7 @@ def test_an_evaluation_has_the_figures_of_the_validation_pairs(folder: Path, run
     assert f"reward margin    {margins.mean():.4f}" in shown.stdout
     refused = command("eval", str(folder / "base"), str(folder / "data"), "--ids")
     assert refused.returncode != 0
-    assert "has no reference for these pairs; give the model that is the reference with --reference" in refused.stderr
+    assert "has no stored reference for these pairs; name the reference model with --reference" in refused.stderr
     given = command("eval", str(run), str(folder / "data"), "--ids", "--reference", str(run), "--json")
     assert json.loads(given.stdout)["reward_margin"] == 0
 
@@ -335,7 +335,7 @@ def test_a_resumed_run_needs_its_reference(folder: Path, run: Path, tmp_path: Pa
     kept = numbers.read_bytes()
     numbers.write_bytes(kept[:-8] + bytes(8))
     with pytest.raises(
-        FileFormatError, match=r"reference\.bin is damaged: its [0-9]+ bytes do not have the size and SHA-256"
+        FileFormatError, match=r"reference\.bin is damaged: its [0-9]+ bytes do not have the size and the SHA-256"
     ):
         toynn.train(again)
     numbers.unlink()
@@ -368,7 +368,7 @@ def test_objective_and_data_must_fit(folder: Path, tmp_path: Path) -> None:
     for wrong in ({"beta": 0}, {"loss": "kto"}, {"label_smoothing": 0.5}, {"loss": "ipo", "label_smoothing": 0.1}):
         with pytest.raises(ConfigurationError, match=rf"^dpo\.{next(reversed(wrong))}"):
             PreferenceArgs(**wrong)
-    with pytest.raises(ConfigurationError, match=r'the keys of dpo need train\.objective = "dpo"'):
+    with pytest.raises(ConfigurationError, match=r'the settings in the section dpo need train\.objective = "dpo"'):
         TrainConfig(dpo=PreferenceArgs(beta=0.2))
 
 
@@ -437,8 +437,8 @@ def test_conversations_are_rendered_with_the_chat_template(folder: Path, tmp_pat
 def test_hostile_pairs_are_refused_or_counted(folder: Path, tmp_path: Path) -> None:
     good = pair_records(2)
     for wrong, message in (
-        ({"prompt": "a", "chosen": "", "rejected": "b"}, "'chosen' must continue the prompt"),
-        ({"prompt": "a", "chosen": "b", "rejected": ""}, "'rejected' must continue the prompt"),
+        ({"prompt": "a", "chosen": "", "rejected": "b"}, "'chosen' must have text or messages after the prompt"),
+        ({"prompt": "a", "chosen": "b", "rejected": ""}, "'rejected' must have text or messages after the prompt"),
         ({"chosen": "a b", "rejected": ["a"]}, "'rejected' must be a text"),
         ({"prompt": [], "chosen": [{"role": "user", "content": "b"}], "rejected": [{"role": "user", "content": "c"}]},
          "prompt must contain at least one message"),

@@ -475,7 +475,7 @@ def test_the_command_serves_until_a_signal(number: signal.Signals, run: Path) ->
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     line = process.stdout.readline()
-    found = re.fullmatch(r"serving story-run on (http://127\.0\.0\.1:\d+/v1) \(Ctrl-C ends it\)\n", line)
+    found = re.fullmatch(r"serving story-run on (http://127\.0\.0\.1:\d+/v1) \(Ctrl-C ends the server\)\n", line)
     assert found, line
     with openai.OpenAI(base_url=found[1], api_key="none", max_retries=0) as client:
         text = client.completions.create(model="story-run", prompt="The cat", max_tokens=9, seed=5).choices[0].text
@@ -490,7 +490,7 @@ def test_another_address_needs_a_key(run: Path) -> None:
     refused = run_toynn("serve", run, "--host", "0.0.0.0", "--port", "0")
     assert_refused(refused, "--host 0.0.0.0 lets other machines use the server; set a key with --api-key or in")
     assert_refused(run_toynn("serve", run, "--host", "no.such.host.example"), "cannot be used:")
-    assert_refused(run_toynn("serve", run, "--api-key", ""), "must be a text of printable ASCII characters")
+    assert_refused(run_toynn("serve", run, "--api-key", ""), "must consist of printable ASCII characters")
 
 
 def test_a_port_in_use_is_an_error(run: Path) -> None:

@@ -109,7 +109,11 @@ def test_the_losses_on_the_line_agree_with_the_oracle(ids: tuple[Path, list[int]
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
-        ({"b": make("tied")}, TinyNNValueError, "b must have the shape of model a, but n_kv is 2 in a and 4 in b"),
+        (
+            {"b": make("tied")},
+            TinyNNValueError,
+            "the models a and b must have the same shape, but n_kv is 2 in the model a and 4 in the model b",
+        ),
         ({"a": 3}, TinyNNTypeError, "model must be a path"),
         ({"alphas": []}, TinyNNValueError, "alphas must have 1 to 10000 numbers, got 0"),
         ({"alphas": np.array(1.0)}, TinyNNTypeError, "alphas must be a sequence of numbers"),
@@ -231,21 +235,21 @@ def test_options_that_do_not_fit_are_refused_in_one_line(ids: tuple[Path, list[i
     write_checkpoint(tmp_path / "run", make(NAME))
     run, path = str(tmp_path / "run"), str(ids[0])
     for arguments, says in (
-        ([run], "Missing argument 'TEXT'"),
-        ([run, path, "--prompt", "x"], "--prompt does not fit an evaluation without --top-k"),
+        ([run], "the argument TEXT is missing"),
+        ([run, path, "--prompt", "x"], "--prompt cannot be used with an evaluation without --top-k"),
         ([run, path, "--top-k", "1", "--prompt", "x"], "--top-k needs one prompt"),
         ([run, "--top-k", "1"], "--top-k needs one prompt"),
-        ([run, "--top-k", "1", "--window", "3", "--prompt", "x"], "--window does not fit --top-k"),
+        ([run, "--top-k", "1", "--window", "3", "--prompt", "x"], "--window cannot be used with --top-k"),
         ([run, "--top-k", "513", "--prompt", "x"], "k must be an integer from 1 to 512, got 513"),
         ([run, "--top-k", "1", "--prompt-ids", "1 -2"], "--prompt-ids must be token ids like '1 100 200', got '-2'"),
         ([run, "--top-k", "1", "--prompt-ids", "512"], "ids[0] is 512, but must be from 0 to 511"),
         ([run, "--top-k", "1", "--prompt-ids", ""], "at least one token"),
-        ([run, path, "--ce", "--stride", "3"], "--stride does not fit --ce"),
-        ([run, path, "--ce", "--ids"], "--ids does not fit --ce; leave out --ids"),
-        ([run, path, "--tokens", "3"], "--tokens does not fit a text"),
+        ([run, path, "--ce", "--stride", "3"], "--stride cannot be used with --ce"),
+        ([run, path, "--ce", "--ids"], "--ids cannot be used with --ce; leave out --ids"),
+        ([run, path, "--tokens", "3"], "--tokens cannot be used with a text"),
         ([run, path, "--ids", "--window", "257"], "window must be an integer from 1 to 256, got 257"),
         ([run, path, "--ids", "--window", "8", "--stride", "9"], "stride must be an integer from 1 to 8, got 9"),
-        ([run, path, "--ids", "--offset", "69"], "a prediction needs at least 2 ids"),
+        ([run, path, "--ids", "--offset", "69"], "an evaluation needs at least 2 ids"),
         ([run, str(tmp_path)], "is a folder; name a text file"),
     ):
         done = toynn("eval", *arguments)

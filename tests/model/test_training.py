@@ -403,7 +403,7 @@ def test_inconsistent_settings_are_refused(data: Path, tmp_path: Path) -> None:
     train(TrainArgs(data, run, chosen))
     other_data = make_data(tmp_path / "other", seed=9)
     refused = [
-        (TrainArgs(data, run, chosen), "is already a run of 3 steps; resume it"),
+        (TrainArgs(data, run, chosen), "is already a run of 3 steps; resume the run"),
         (TrainArgs(data, tmp_path / "new", chosen, resume=True), "no checkpoint to resume from"),
         (TrainArgs(other_data, run, resume=True), "the training tokens of .* differ from those that"),
         (
@@ -426,7 +426,7 @@ def test_inconsistent_settings_are_refused(data: Path, tmp_path: Path) -> None:
             TrainArgs(data, run, resume=True, resume_from="step-00000001"),
             "no checkpoint 'step-00000001'; its checkpoints are step",
         ),
-        (TrainArgs(other_data, tmp_path / "c", config(model=None), init=run), "another tokenizer than"),
+        (TrainArgs(other_data, tmp_path / "c", config(model=None), init=run), "was not prepared with the tokenizer of"),
         (TrainArgs(data, tmp_path / "d", config(train=StepArgs(t_seq=17))), r"train\.t_seq must be at most"),
         (TrainArgs(tmp_path, tmp_path / "e", chosen), "is not a data folder"),
         (TrainArgs(data, data, chosen), "exists and is not a run"),

@@ -129,7 +129,9 @@ def test_the_command_serves_the_page_until_ctrl_c(run: Path) -> None:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     line = process.stdout.readline()
-    found = re.fullmatch(rf"watch {re.escape(str(run))} on http://127\.0\.0\.1:(\d+) \(Ctrl-C ends it\)\n", line)
+    found = re.fullmatch(
+        rf"watch {re.escape(str(run))} on http://127\.0\.0\.1:(\d+) \(Ctrl-C ends the server\)\n", line
+    )
     assert found, line
     assert ask(int(found[1]), "GET", "/progress").json["name"] == "a <run>"
     process.send_signal(signal.SIGINT)

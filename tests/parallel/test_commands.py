@@ -141,7 +141,7 @@ def test_wrong_prompts_are_refused(folder: Path, tmp_path: Path) -> None:
     for name, says in (
         ("long.txt", "long.txt, line 2: the prompt has"),
         ("empty.txt", "contains no prompts"),
-        ("wrong.jsonl", "wrong.jsonl, line 2 must be an object with a text as its field 'prompt'"),
+        ("wrong.jsonl", "wrong.jsonl, line 2 must be a JSON object whose field 'prompt' is a text"),
     ):
         alone = toynn("generate", folder / "run", "--prompts", tmp_path / name)
         assert (alone.returncode, alone.stderr.count("\n")) == (2, 1), alone.stderr

@@ -37,4 +37,4 @@ def test_bench_mpi_measures_the_network_and_predicts_with_it() -> None:
     assert found["predicted"]["64"] == {"seconds": cost.seconds, "efficiency": cost.efficiency}
     alone = toynn("bench-mpi")
     assert alone.returncode != 0
-    assert "bench-mpi needs several processes; start it with mpiexec" in alone.stderr
+    assert "bench-mpi needs several processes; start the command with mpiexec" in alone.stderr

@@ -13,7 +13,9 @@ TRAIN = ("train", "DATA", "--out", "RUN")
 @pytest.mark.parametrize("command", ["chat", pytest.param("export", marks=pytest.mark.slow)])
 def test_a_command_for_one_process_is_refused_once(library: str, command: str) -> None:
     done = toynn_in_processes(library, 2, command, "MODEL")
-    refused(done, f"mpiexec started 2 processes, but toynn {command} runs in one process; start it without mpiexec")
+    refused(
+        done, f"mpiexec started 2 processes, but toynn {command} runs in one process; start the command without mpiexec"
+    )
 
 
 @pytest.mark.parametrize("library", [MPICH, pytest.param(OPEN_MPI, marks=pytest.mark.slow)])

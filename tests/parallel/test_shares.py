@@ -207,7 +207,7 @@ def test_an_engine_without_an_optimizer_computes_gradients_only() -> None:
         with pytest.raises(TinyNNValueError, match="clip must be False"):
             e.build_training_step(clip=True)
         e.build_training_step()
-        with pytest.raises(SessionError, match="this model has 'none': call add_gradients"):
+        with pytest.raises(SessionError, match="this model has optimizer='none'; call add_gradients"):
             e.train_step(ids, ids, AdamW().hp(1))
         with pytest.raises(SessionError, match="no step is unfinished"):
             e.window_sum(0, 0, 0, 1)

@@ -85,7 +85,7 @@ def test_infinity_and_nan_are_numbers_but_not_positive_ones() -> None:
     for value in (math.inf, math.nan, 0.0, 1e-60, 1e39):
         with pytest.raises(TinyNNValueError, match=r"^x must be a finite number above 0 \(as a float32\), got "):
             arguments.positive("x", value)
-    with pytest.raises(TinyNNValueError, match=r"^x is out of the range of a 32-bit float, got 1e"):
+    with pytest.raises(TinyNNValueError, match=r"^x must be in the range of a 32-bit float, got 1e"):
         arguments.float32("x", 1e39)
     with pytest.raises(TinyNNValueError, match=r"^x must fit a 64-bit float, got 1000"):
         arguments.float64("x", 10**400)

@@ -186,7 +186,7 @@ def test_a_tokenizer_with_random_results_is_refused(folder: Path, tmp_path: Path
     described = json.loads((folder / "tokenizer.json").read_text())
     described["model"]["dropout"] = 0.1
     (tmp_path / "dropout.json").write_text(json.dumps(described))
-    with pytest.raises(TinyNNValueError, match=r"dropout\.json cannot be used: its dropout is 0\.1"):
+    with pytest.raises(TinyNNValueError, match=r"dropout\.json cannot be used: the dropout is 0\.1"):
         prepare([tmp_path / "stories.txt"], tmp_path / "b", tokenizer=tmp_path / "dropout.json")
 
 
@@ -465,7 +465,7 @@ def test_threads_that_read_different_epochs_get_the_right_windows() -> None:
 @pytest.mark.parametrize(
     ("tokens", "t_seq", "seed", "error", "mentions"),
     [
-        (np.ma.masked_array(np.zeros(5, np.uint16), True), 2, 0, TinyNNTypeError, "plain array, got MaskedArray"),
+        (np.ma.masked_array(np.zeros(5, np.uint16), True), 2, 0, TinyNNTypeError, "plain numpy array, got MaskedArray"),
         (np.zeros(5, np.uint16), 5, 0, TinyNNValueError, "needs t_seq"),
         (np.zeros(5, np.float32), 2, 0, TinyNNValueError, "array of integers"),
         (np.zeros((2, 5), np.uint16), 2, 0, TinyNNValueError, "flat"),

@@ -145,7 +145,7 @@ def test_wrong_ids_are_refused_and_change_nothing() -> None:
             ([1, -1], TinyNNValueError, r"^ids\[1\] is -1"),
             ([], TinyNNValueError, "at least one token"),
             ([[1, 2]], TinyNNValueError, "one-dimensional"),
-            ([1] * 6, TinyNNValueError, "were read, got 6"),
+            ([1] * 6, TinyNNValueError, "are already read, got 6"),
             ([1.5], TinyNNTypeError, "integer"),
         ):
             with pytest.raises(error, match=mentions):

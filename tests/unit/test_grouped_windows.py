@@ -147,5 +147,7 @@ def test_wrong_arguments_are_refused() -> None:
     for name, arguments in (("t_seq", (0, 0, 2)), ("seed", (8, -1, 2)), ("group", (8, 0, 0))):
         with pytest.raises(TinyNNValueError, match=f"^{name} must be"):
             GroupedWindows(split([9]), *arguments)
-    with pytest.raises(TinyNNValueError, match=r"^n = 3 is too large: the group of window 1 ends before$"):
+    with pytest.raises(
+        TinyNNValueError, match=r"^n = 3 is too large: start \+ n must be at most 2, the end of the group of window 1$"
+    ):
         GroupedWindows(split([9, 9, 9, 9]), 8, 0, 2).read(1, 3)

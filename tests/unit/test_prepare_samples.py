@@ -433,7 +433,7 @@ def test_batches_ignore_targets_that_do_not_count(folder: Path) -> None:
     for wrong in (np.zeros(3, np.uint8), np.zeros(len(data), np.int32)):
         with pytest.raises(TinyNNValueError, match=r"^counted must have shape"):
             WindowBatcher(data.tokens, 8, 0, wrong)
-    with pytest.raises(TinyNNTypeError, match=r"^counted must be a plain array"):
+    with pytest.raises(TinyNNTypeError, match=r"^counted must be a plain numpy array"):
         WindowBatcher(data.tokens, 8, 0, [1])  # type: ignore[arg-type]
 
 

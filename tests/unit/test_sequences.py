@@ -108,14 +108,14 @@ def test_wrong_sequences_are_refused_and_change_nothing() -> None:
         first = d.feed([1, 2, 3], 1)
         for ids, places, mentions in (
             ([1], [3], "sequence must be"),
-            ([1, 2], [1, 0], r"sequences must be 2 rising numbers, one for each token, got \[1, 0\]"),
-            ([1, 2], [1], "sequences must be 2 rising numbers"),
+            ([1, 2], [1, 0], r"sequences must be different numbers in rising order, got \[1, 0\]"),
+            ([1, 2], [1], "sequences must have 2 numbers, one for each token, got 1"),
             ([1, 99], [0, 1], r"ids\[1\] is 99"),
         ):
             with pytest.raises(TinyNNValueError, match=mentions):
                 d.feed_each(ids, places)
         d.feed_each([4], [1])
-        with pytest.raises(TinyNNValueError, match="the sequence 1 is full: it has n_ctx = 4 tokens"):
+        with pytest.raises(TinyNNValueError, match="the sequence 1 is full, because it already has n_ctx = 4 tokens"):
             d.feed_each([4, 4], [0, 1])
         with pytest.raises(TinyNNValueError, match="n_past must be at most 4"):
             d.rewind(5, 1)
@@ -171,7 +171,11 @@ def test_wrong_prompts_of_a_batch_are_refused_by_number() -> None:
         assert generate_each(d, [], Sampling(), 5) == []
         before = d.turns
         wrong: list[tuple[list[Any], type[Exception], str]] = [
-            ([[1], []], TinyNNValueError, r"prompts\[1\] must be a one-dimensional sequence of 1 to 8 token ids"),
+            (
+                [[1], []],
+                TinyNNValueError,
+                r"prompts\[1\] must be a one-dimensional sequence of at least 1 and at most n_ctx = 8",
+            ),
             ([[1], [1] * 9], TinyNNValueError, r"prompts\[1\]"),
             ([[1], [1, 400]], TinyNNValueError, r"prompts\[1\]\[1\] is 400"),
             ([[1], "ab"], TinyNNTypeError, r"prompts\[1\]"),

@@ -102,15 +102,15 @@ def test_a_broken_line_is_reported_with_file_line_and_reason(tmp_path: Path) -> 
     broken = {
         "{'text': 'a'}": "the text is not JSON: Expecting property name enclosed in double quotes at character 1",
         '{"text": "a"': "the text is not JSON: Expecting ',' delimiter at character 12",
-        "[1]": "it must be a JSON object, but is '[1]'",
-        '{"text": NaN}': "NaN is not JSON",
-        '{"text": -Infinity}': "-Infinity is not JSON",
+        "[1]": "the line must be a JSON object, but is '[1]'",
+        '{"text": NaN}': "NaN is not a JSON number",
+        '{"text": -Infinity}': "-Infinity is not a JSON number",
         '{"text": "a", "text": "b"}': "the key 'text' occurs more than once in an object",
         '{"text": "\\ud800"}': "'text' is not Unicode text: surrogates not allowed at character 0",
         '{"text": 1}': "'text' must be a text, got 1",
-        '{"words": 1}': "it has no field 'text'; its fields are 'words'",
+        '{"words": 1}': "the sample has no field 'text'; its fields are 'words'",
         '{"text": ' + "[" * 200_000 + "1" + "]" * 200_000 + "}": "lists and objects are nested more than 100 deep",
-        '{"text": ' + "1" * 5000 + "}": "toynn does not read this JSON: Exceeds the limit",
+        '{"text": ' + "1" * 5000 + "}": "toynn cannot read this JSON: Exceeds the limit",
         '{"text": "' + "a" * LONGEST_ITEM + '"}': f"the line has more than {LONGEST_ITEM} bytes",
     }
     for line, reason in broken.items():
@@ -128,7 +128,7 @@ def test_a_broken_line_is_reported_with_file_line_and_reason(tmp_path: Path) -> 
 def test_more_broken_lines_than_tolerated_are_an_error(tmp_path: Path) -> None:
     path = written(tmp_path / "x.jsonl", '{"text": "a"}\n{\n{\n{"text": 1}\n')
     with pytest.raises(
-        FileFormatError, match=r"^more than skip_bad = 2 samples are broken; the last one: .*, line 4: "
+        FileFormatError, match=r"^more than skip_bad = 2 samples are broken; the last broken sample is .*, line 4: "
     ):
         samples_of(path, skip=2)
     skipped = Skipped(3)
@@ -210,7 +210,7 @@ def test_parquet_drops_keys_without_value_and_reports_wrong_rows(tmp_path: Path)
     rows = [{"prompt": "a", "completion": "b", "other": 1}, {"prompt": None, "completion": "c", "other": 2}]
     parquet.write_table(pa.Table.from_pylist(rows), path)
     assert samples_of(path, skip=1) == [(1, Completion("a", "b"))]
-    with pytest.raises(FileFormatError, match=r"x\.parquet, row 2: it has no field 'prompt'"):
+    with pytest.raises(FileFormatError, match=r"x\.parquet, row 2: the sample has no field 'prompt'"):
         samples_of(path)
     parquet.write_table(pa.table({"text": [b"\xff", b"a"]}).cast(pa.schema({"text": pa.binary()})), path)
     with pytest.raises(FileFormatError, match=r"x\.parquet, row 1: 'text' must be a text, got b'"):
@@ -282,7 +282,9 @@ def test_a_chosen_format_is_used(tmp_path: Path) -> None:
     assert samples_of(path, text_field="body") == [(1, Text("u"))]
     with pytest.raises(TinyNNValueError, match=r"^text_field: the format 'messages' has no text field"):
         open_source(path, "messages", "body")
-    with pytest.raises(FileFormatError, match="it has no field 'prompt'; its fields are 'text', 'messages', 'body'"):
+    with pytest.raises(
+        FileFormatError, match="the sample has no field 'prompt'; its fields are 'text', 'messages', 'body'"
+    ):
         samples_of(path, form="prompt")
     written(path, "prose\n" + json.dumps(both))
     with pytest.raises(FileFormatError, match="x, line 1: the text is not JSON: "):
@@ -349,7 +351,7 @@ print(max(peak(12_000), peak(-12_000)) - small)  # 120 MB
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ('{"text": "a", "x": NaN}', "NaN is not JSON"),
+        ('{"text": "a", "x": NaN}', "NaN is not a JSON number"),
         ('{"text": "a", "text": "b"}', "the key 'text' occurs more than once"),
         ('{"text": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested more than 100 deep"),
     ],

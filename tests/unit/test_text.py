@@ -394,7 +394,7 @@ def test_truncation_and_padding_of_the_tokenizer_are_ignored(run: Path, tmp_path
 def test_a_tokenizer_with_dropout_is_refused(tmp_path: Path) -> None:
     described = json.loads(tokenizer())
     described["model"]["dropout"] = 0.5
-    with pytest.raises(TinyNNValueError, match=r"the tokenizer of .* cannot be used: its dropout is 0\.5"):
+    with pytest.raises(TinyNNValueError, match=r"the tokenizer of .* cannot be used: the dropout is 0\.5"):
         load(make_run(tmp_path / "run", content=json.dumps(described).encode()), n_threads=1)
 
 
@@ -436,7 +436,9 @@ def test_toynn_generate_says_why_a_text_is_cut_off(run: Path) -> None:
 
     assert told("-n", "5")[1] == ""
     full, note = told("-n", "500")
-    assert note == ("toynn: the text ends here because the context of 64 tokens is full; --rolling continues it\n")
+    assert note == (
+        "toynn: the text ends here because the context of 64 tokens is full; --rolling continues the text\n"
+    )
     rolled, note = told("-n", "500", "--rolling")
     assert note == ""
     assert rolled.startswith(full.removesuffix("\n"))

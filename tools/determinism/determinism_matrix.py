@@ -162,12 +162,12 @@ def report(results: dict[str, list[tuple[Cell, Outcome]]]) -> str:
     n_curves = max((out.total for out in ran), default=0)
     profile = toynn.build_info()["profile"]
     summary = (
-        f"**{len(equal)} of {len(ran)} cells are equal bit for bit**, {len(promised) - len(ran)} not run.\n"
-        f"A cell compares every loss and the sha256 of the weights of all {n_curves} curves of the fixture, "
-        "in a separate process."
+        f"**{len(equal)} of {len(ran)} cells are equal bit for bit**, and {len(promised) - len(ran)} cells were "
+        f"not run.\nA cell compares every loss and the sha256 of the weights of all {n_curves} curves of the "
+        "fixture, in a separate process."
     )
     machine = f"{', '.join(compilers)}, {libc}, {os.cpu_count()} cores, profile {profile}"
-    made_by = f"Made by `make determinism-matrix` with {machine}."
+    made_by = f"This table was made by `make determinism-matrix` with {machine}."
     lines = [summary, made_by, ""]
     for title, done in results.items():
         lines += table(title, done)

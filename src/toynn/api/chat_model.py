@@ -187,7 +187,7 @@ def reply_to(
     most = model.n_ctx - model.n_ctx // _ROOM if drop_oldest else model.n_ctx
     ids, dropped = fitting(conversation, ids_of, most) if drop_oldest else (ids_of(conversation), 0)
     if not ids:
-        raise TinyNNValueError("the chat template makes an empty text of the messages; use another template")
+        raise TinyNNValueError("the chat template renders the messages as an empty text; use another template")
     if len(ids) > model.n_ctx:
         raise PromptTooLongError(
             f"the conversation has {len(ids)} tokens, but the context length is {model.n_ctx}; shorten the messages"

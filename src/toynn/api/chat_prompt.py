@@ -38,7 +38,7 @@ def _checked(name: str, message: object) -> dict[str, str]:
             raise TinyNNValueError(f"{name} must have the keys 'role' and 'content', but {key!r} is missing")
         check_text(message[key], f"{name}[{key!r}]")
     if others := [key for key in message if key not in ("role", "content")]:
-        raise TinyNNValueError(f"{name} must have only the keys 'role' and 'content', got {others[0]!r:.40} too")
+        raise TinyNNValueError(f"{name} must have only the keys 'role' and 'content', but also has {others[0]!r:.40}")
     return {"role": str(message["role"]), "content": str(message["content"])}
 
 

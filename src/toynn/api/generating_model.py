@@ -128,7 +128,8 @@ class GeneratingModel(ChatModel):
         if not ids:
             if self.start_id is None:
                 raise TinyNNValueError(
-                    "the prompt is empty, but the model has no start token to begin a text with; give a prompt"
+                    "the prompt has no tokens, and the model has no start token that could begin a text; give a "
+                    "prompt with text"
                 )
             ids = [self.start_id]
         if len(ids) > self.n_ctx:

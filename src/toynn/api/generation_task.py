@@ -90,5 +90,8 @@ class GenerationTask:
         """
         with load(self.model, which=self.which, base=self.base, cache=self.cache, n_threads=n_threads) as text_model:
             if self.sha256 is not None and model_identity(text_model.path) != self.sha256:
-                raise ProcessError(f"the model {text_model.path} differs from that of process 0; give the same model")
+                raise ProcessError(
+                    f"the model {text_model.path} differs from the model of process 0; give the same model to "
+                    "all processes"
+                )
             yield Continuing(text_model, self.options)

@@ -76,7 +76,7 @@ def evaluate_preference(
         stored = None if reference is not None else _stored(source, folder)
         if reference is None and stored is None:
             raise TinyNNValueError(
-                f"{source.path} has no reference for these pairs; give the model that is the reference with "
+                f"{source.path} has no stored reference for these pairs; name the reference model with "
                 f"{spelled('reference=', '--reference')}"
             )
         now = _log_probs(decoder, pairs, source.path, processes)

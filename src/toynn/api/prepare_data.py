@@ -157,8 +157,8 @@ def prepare(
         raise TinyNNTypeError(f"exactly one of paths and documents must be given, but {found} given")
     if vocab_size is not None and tokenizer is not None:
         raise TinyNNValueError(
-            "vocab_size and tokenizer cannot be combined: the first learns a new tokenizer, the second uses an "
-            "existing one; leave one out"
+            "vocab_size and tokenizer cannot be combined: vocab_size learns a new tokenizer, but tokenizer names "
+            "an existing tokenizer; leave out one of these arguments"
         )
     options = SampleOptions(
         format, text_field, weights, chat_template, SampleSettings(loss, max_tokens, truncate, skip_bad)

@@ -138,7 +138,10 @@ def lmc(
     one, other = _values(a), _values(b)
     if (name := one.shape.differing_field(other.shape)) is not None:
         was, now = getattr(one.shape, name), getattr(other.shape, name)
-        raise TinyNNValueError(f"b must have the shape of model a, but {name} is {was!r} in a and {now!r} in b")
+        raise TinyNNValueError(
+            f"the models a and b must have the same shape, but {name} is {was!r} in the model a and {now!r} in "
+            "the model b"
+        )
     losses = []
     with _ids_of(data, one.shape.vocab) as source, _engine(one, window, n_threads) as engine:
         for alpha in points:
@@ -244,7 +247,8 @@ def id_sequences(path: Path, vocab: int, most: int | None, offset: int) -> IdSeq
         n = max(min(ids.n - offset, 2**62 if most is None else integer("tokens", most, 1, 2**62)), 0)
         if n < 2:
             raise TinyNNValueError(
-                f"data: a prediction needs at least 2 ids, but {path} has {n} from position {offset} on"
+                f"data: an evaluation needs at least 2 ids, but {path} has {n} from position {offset} on; use more "
+                "ids or a smaller offset"
             )
         counted = np.ones(n, dtype=np.uint8) if ids.counted is None else np.array(ids.counted[offset : offset + n])
         cuts = np.zeros(0, dtype=np.int64) if ids.starts is None else ids.starts - offset

@@ -162,9 +162,11 @@ def train(
         }
         wrong = [name for name, value in given.items() if value is not None] + (["resume"] if resume else [])
         if wrong:
-            raise TinyNNTypeError(f"{wrong[0]} cannot be combined with a TrainArgs; set it in the TrainArgs")
+            raise TinyNNTypeError(
+                f"{wrong[0]} cannot be combined with a TrainArgs; set {wrong[0]} in the TrainArgs instead"
+            )
         if out is not None and callbacks:
-            raise TinyNNTypeError("callbacks are given twice, by position and by name; give them once")
+            raise TinyNNTypeError("callbacks are given twice, by position and by name; give the callbacks once")
         args, callbacks = data, callbacks if out is None else cast("Sequence[Callback]", out)
         if isinstance(args.init, Path):
             args = dataclasses.replace(args, init=read_model(args.init, name="init"))

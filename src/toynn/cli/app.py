@@ -100,8 +100,8 @@ class _Commands(click.Group):
         if name in known and name not in FOR_SEVERAL_PROCESSES and launched_processes() > 1:
             raise _Misuse(
                 click.UsageError(
-                    f"mpiexec started {launched_processes()} processes, but toynn {name} runs in one process; start it "
-                    "without mpiexec"
+                    f"mpiexec started {launched_processes()} processes, but toynn {name} runs in one process; "
+                    "start the command without mpiexec"
                 )
             )
         return super().resolve_command(ctx, args)

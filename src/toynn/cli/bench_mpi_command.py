@@ -24,7 +24,7 @@ _NUMBERS = (2, 8, 64, 512, 4096)
 @click.option("--flops", type=click.FloatRange(min=1), default=1e12, show_default=True,
               help="Operations per second of one process: 6 x parameters x tokens per second of a run.")  # fmt: skip
 @click.option("--megabytes", type=click.IntRange(1, 4096), default=64, show_default=True,
-              help="Size of the exchanged vectors.")  # fmt: skip
+              help="Size of the exchanged vectors in megabytes.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def command(
@@ -37,7 +37,7 @@ def command(
     See docs/scaling.md.
     """
     if processes is None:
-        raise ProcessError("bench-mpi needs several processes; start it with mpiexec -n N toynn bench-mpi")
+        raise ProcessError("bench-mpi needs several processes; start the command with mpiexec -n N toynn bench-mpi")
     with processes.ending_together():
         network = measured_network(processes, megabytes)
     if not processes.writes:
@@ -53,4 +53,6 @@ def command(
         f"{network.memory / 1e9:.2f} GB/s of memory"
     )
     for n, cost in costs.items():
-        click.echo(f"{n:5} processes: {cost.seconds:.3g} s for a step, {cost.efficiency:.0%} of it computing")
+        click.echo(
+            f"{n:5} processes: {cost.seconds:.3g} s for a step, {cost.efficiency:.0%} of the step is computation"
+        )

@@ -35,7 +35,7 @@ from toynn.text.named_templates import NAMED_TEMPLATES
               help="Drop tokens less likely than P times the most likely one. [default: from the model]")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed for sampling.")
 @click.option("--context", "n_ctx", type=click.IntRange(1), default=None, metavar="N",
-              help="Context length in tokens. [default: that of the model]")  # fmt: skip
+              help="Context length in tokens. [default: the context length of the model]")  # fmt: skip
 @click.option("--cache", type=click.Choice(list(CACHES)), default="f32", show_default=True,
               help="Type of the cached keys and values; f16 rounds them and needs half the memory.")  # fmt: skip
 @click.option("--best", is_flag=True, help="Use the checkpoint with the best validation loss, not the latest.")
@@ -65,7 +65,9 @@ def command(
     lines can also come from a pipe or a file.
     """
     if sys.stdin is None:
-        raise TinyNNValueError("toynn chat cannot read messages, because stdin is closed; give it a terminal or a file")
+        raise TinyNNValueError(
+            "toynn chat cannot read messages, because stdin is closed; connect stdin to a terminal or a file"
+        )
     which = "best" if best else "latest"
     with load(model, which=which, n_ctx=n_ctx, cache=cache, n_threads=threads) as text_model:
         text_model.chat_template(template).check()  # this reports a wrong template now, not at the first message

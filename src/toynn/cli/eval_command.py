@@ -31,16 +31,21 @@ from toynn.storage.text_files import read_text
 @click.argument("model", metavar="MODEL", type=GivenPath(exists=True, path_type=Path))
 @click.argument("text", required=False, type=GivenPath(exists=True, path_type=Path))
 @click.option("--window", type=click.IntRange(1), default=None,
-              help="Tokens that the model reads at a time. "
-                   f"[default: the context length; {WINDOW} with --ce]")  # fmt: skip
+              help="Number of tokens that the model reads at a time. [default: the context length; "
+                   f"{WINDOW} with --ce]")  # fmt: skip
 @click.option("--stride", type=click.IntRange(1), default=None,
-              help="Begin a new window every S tokens, and count only its last S tokens. [default: --window]",
+              help="Begin a new window every S tokens, and count only the last S tokens of each "
+                   "window. [default: the value of --window]",
               metavar="S")  # fmt: skip
 @click.option("--separator", default=None, metavar="LINE",
               help="Line that separates documents. [default: the separator of MODEL's training data]")  # fmt: skip
 @click.option("--ids", is_flag=True,
               help="TEXT is a file of packed token ids, or a data folder with a validation split.")  # fmt: skip
-@click.option("--ce", is_flag=True, help="Like --ids, but with the loss of the Ruby project's `toy eval ce`.")
+@click.option(
+    "--ce",
+    is_flag=True,
+    help="Like --ids, but compute the loss in the same way as `toy eval ce` of the Ruby project toy.",
+)
 @click.option("--tokens", type=click.IntRange(1), default=None, metavar="N",
               help=f"Largest number of token ids to read. [default: all; {TOKENS} with --ce]")  # fmt: skip
 @click.option("--offset", type=click.IntRange(0), default=None, metavar="N",
@@ -51,7 +56,7 @@ from toynn.storage.text_files import read_text
 @click.option("--prompt-ids", default=None, metavar="IDS", help="Prompt for --top-k as token ids, like '1 100 200'.")
 @click.option("--best", is_flag=True, help="Use the checkpoint with the best validation loss, not the latest.")
 @click.option("--base", type=GivenPath(exists=True, path_type=Path), default=None,
-              help="New place of the base, if MODEL is an adapter and the base was moved.")  # fmt: skip
+              help="New path of the base. Needed only if MODEL is an adapter and its base was moved.")  # fmt: skip
 @click.option("--reference", type=GivenPath(exists=True, path_type=Path), default=None, metavar="MODEL",
               help="Reference model for preference pairs. [default: the reference that the run stored]")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), default=None,
@@ -62,10 +67,11 @@ def command(ctx: click.Context, /, model: Path, text: Path | None, best: bool, a
     """Measure the loss, perplexity and bits per byte of MODEL on the file TEXT.
 
     MODEL is a run, a checkpoint, a GGUF file or a Hugging Face folder. TEXT is a
-    UTF-8 file, or token ids (--ids, --ce). With --top-k, print the next tokens.
+    UTF-8 file, or token ids (--ids, --ce). With --top-k, the command prints the
+    most likely next tokens instead.
 
-    `mpiexec -n 4 toynn eval MODEL TEXT` divides the windows among 4 processes, with
-    the same figures.
+    `mpiexec -n 4 toynn eval MODEL TEXT` divides the windows among 4 processes, and
+    gives the same figures.
     """
     processes: Processes | None = ctx.obj
     with in_all_processes(processes):
@@ -80,12 +86,14 @@ def _evaluate(ctx: click.Context, model: Path, text: Path | None, best: bool, as
     if options["top_k"] is not None:
         _refuse(ctx, "--top-k", "window", "stride", "separator", "ids", "ce", "tokens", "offset", "reference")
         if ctx.obj is not None:
-            raise click.UsageError("--top-k reads one prompt in one process; start it without mpiexec", ctx)
+            raise click.UsageError(
+                "--top-k reads one prompt and runs in one process only; start the command without mpiexec", ctx
+            )
         _next_tokens(ctx, model, which, text, as_json)
         return
     _refuse(ctx, "an evaluation without --top-k", "prompt", "prompt_ids")
     if text is None:
-        raise click.UsageError("Missing argument 'TEXT'", ctx)
+        raise click.UsageError("the argument TEXT is missing; give a text file, or a data folder with --ids", ctx)
     if options["ce"]:
         _refuse(ctx, "--ce", "ids", "stride", "separator", "base", "reference")
         _windows(ctx, model, which, text, as_json)
@@ -105,7 +113,7 @@ def _refuse(ctx: click.Context, what: str, *names: str) -> None:
     for name in names:
         if ctx.params[name] not in (None, False):
             option = f"--{name.replace('_', '-')}"
-            raise click.UsageError(f"{option} does not fit {what}; leave out {option}", ctx)
+            raise click.UsageError(f"{option} cannot be used with {what}; leave out {option}", ctx)
 
 
 def _compare(ctx: click.Context, model: Path, data: Path) -> None:

@@ -22,7 +22,8 @@ from toynn.storage.checkpoint import load_checkpoint
 @click.option("--format", "form", type=click.Choice(["gguf", "hf"]), default=None,
               help="Format of OUT. [default: gguf if OUT ends in .gguf, otherwise hf]")  # fmt: skip
 @click.option("--for", "program", type=click.Choice(["llama.cpp", "toy"]), default=None,
-              help="Reader of the GGUF file: llama.cpp, or the Ruby project toy. [default: llama.cpp]")  # fmt: skip
+              help="Program that will read the GGUF file: llama.cpp, or the Ruby project toy. "
+                   "[default: llama.cpp]")  # fmt: skip
 @click.option("--dtype", type=click.Choice(list(GGUF_DTYPES), case_sensitive=False), default=None, metavar="TYPE",
               help=f"Type of the matrices in a GGUF file: {', '.join(GGUF_DTYPES)}. A Hugging Face folder can have "
                    "f32, f16 or bf16. [default: f32]")  # fmt: skip
@@ -32,7 +33,7 @@ from toynn.storage.checkpoint import load_checkpoint
 @click.option("--merge", is_flag=True,
               help="Write the whole model: the weights of the base plus the adapter of RUN.")  # fmt: skip
 @click.option("--base", type=GivenPath(exists=True, path_type=Path), default=None,
-              help="With --merge: new place of the base, if the base was moved.")  # fmt: skip
+              help="With --merge: new path of the base. Needed only if the base was moved.")  # fmt: skip
 @click.option("--best", is_flag=True, help="Use the checkpoint with the best validation loss, not the latest.")
 @click.option("--force", is_flag=True, help="Replace an existing OUT, which is kept until the new OUT is complete.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

@@ -29,8 +29,8 @@ from toynn.text.terminal_text import terminal_text
     "-p", "--prompt", default=None, help="Text to continue; - reads it from stdin. [default: begin a new text]"
 )
 @click.option("--prompts", type=GivenPath(exists=True, dir_okay=False, path_type=Path), default=None, metavar="FILE",
-              help="Continue each line of FILE, or in a .jsonl file the field prompt of each line. "
-                   "Print one JSON object for each.")  # fmt: skip
+              help="Continue each line of FILE, or the field prompt of each line of a .jsonl file. "
+                   "Print one JSON object for each prompt.")  # fmt: skip
 @click.option("-n", "--max-tokens", type=click.IntRange(0), default=200, show_default=True,
               help="Largest number of tokens to generate.")  # fmt: skip
 @click.option("--greedy", is_flag=True, help="Always take the most likely token; sampling options have no effect.")
@@ -44,12 +44,12 @@ from toynn.text.terminal_text import terminal_text
               help="Drop tokens less likely than P times the most likely one.", metavar="P")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed for sampling.")
 @click.option("--rolling", is_flag=True,
-              help="Do not end when the context is full: keep its last half and continue.")  # fmt: skip
+              help="When the context is full, keep the last half of the context and continue.")  # fmt: skip
 @click.option("--keep-newline", is_flag=True,
               help="Keep the newline at the end of stdin, which is normally removed.")  # fmt: skip
 @click.option("--best", is_flag=True, help="Use the checkpoint with the best validation loss, not the latest.")
 @click.option("--base", type=GivenPath(exists=True, path_type=Path), default=None,
-              help="New place of the base, if MODEL is an adapter and the base was moved.")  # fmt: skip
+              help="New path of the base. Needed only if MODEL is an adapter and its base was moved.")  # fmt: skip
 @click.option("--cache", type=click.Choice(list(CACHES)), default="f32", show_default=True,
               help="Type of the cached keys and values; f16 rounds them and needs half the memory.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), default=None,
@@ -84,7 +84,7 @@ def command(
     model ends the text, after --max-tokens, or when the context is full. A note
     on stderr, or "finish_reason" of --json, says if the text was cut off.
 
-    With --prompts, each prompt is continued as if it were the only one. `mpiexec
+    With --prompts, each prompt is continued independently of the others. `mpiexec
     -n 4 toynn generate MODEL --prompts FILE` divides the prompts among 4 processes.
     """
     options: dict[str, Any] = {
@@ -100,7 +100,11 @@ def command(
     which = "best" if best else "latest"
     if prompts is not None:
         if prompt is not None or keep_newline:
-            raise click.UsageError("--prompts cannot be combined with --prompt and --keep-newline", context)
+            raise click.UsageError(
+                "--prompts reads the prompts from a file and cannot be combined with --prompt or "
+                "--keep-newline; leave out one of these options",
+                context,
+            )
         task = GenerationTask(model, which, base, options, cache=cache)
         with working_for_process_0(context.obj, lambda task, n: task.opened(n), threads) as workers:
             if workers is not None or context.obj is None:
@@ -108,11 +112,11 @@ def command(
         return
     if context.obj is not None:
         raise click.UsageError(
-            "one prompt is continued in one process; start the command without mpiexec, or give several prompts with "
-            "--prompts", context
+            "a single prompt is continued in one process only; start the command without mpiexec, or give several "
+            "prompts with --prompts", context
         )  # fmt: skip
     if keep_newline and prompt != "-":
-        raise TinyNNValueError("--keep-newline is for a prompt from stdin: use it with --prompt -")
+        raise TinyNNValueError("--keep-newline is for a prompt from stdin; use --keep-newline with --prompt -")
     given = _from_stdin(keep_newline) if prompt == "-" else prompt or ""
     with load(model, which=which, base=base, cache=cache, n_threads=threads) as text_model:
         pieces = text_model.stream(given, **options)
@@ -130,7 +134,7 @@ def command(
         limit_is_default = context.get_parameter_source("max_tokens") is ParameterSource.DEFAULT
         if pieces.finish_reason == "context_full":
             click.echo(f"toynn: the text ends here because the context of {text_model.n_ctx} tokens is full; "
-                       "--rolling continues it", err=True)  # fmt: skip
+                       "--rolling continues the text", err=True)  # fmt: skip
         elif pieces.finish_reason == "max_tokens" and limit_is_default:
             click.echo(f"toynn: the text ends here after {max_tokens} tokens; --max-tokens changes this", err=True)
 
@@ -174,7 +178,7 @@ def _prompts_of(file: Path) -> list[Prompt]:
             except TinyNNValueError as error:
                 raise FileFormatError(f"{place}: {error}") from None
             if not isinstance(record, dict) or not isinstance(record.get("prompt"), str):
-                raise FileFormatError(f"{place} must be an object with a text as its field 'prompt', got {text:.60}")
+                raise FileFormatError(f"{place} must be a JSON object whose field 'prompt' is a text, got {text:.60}")
             text = record["prompt"]
         found.append(Prompt(text, place))
     if not found:

@@ -30,7 +30,7 @@ The architecture of the model must be one of: {", ".join(ARCHITECTURES)}.
 @click.option("--out", required=True, type=GivenPath(path_type=Path), help="Folder of the run to create.")
 @click.option("--base", type=GivenPath(exists=True, path_type=Path), default=None,
               help="The base of the adapter SOURCE: a GGUF file, a Hugging Face folder or a run.")  # fmt: skip
-@click.option("--force", is_flag=True, help="Replace the model in --out, if it was imported and not trained.")
+@click.option("--force", is_flag=True, help="Replace the model in --out, if that model was imported and not trained.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(source: Path, out: Path, base: Path | None, force: bool, as_json: bool) -> None:
     if out.exists() and not force and (not out.is_dir() or any(out.iterdir())):

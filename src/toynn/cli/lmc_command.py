@@ -21,7 +21,8 @@ from toynn.storage.json_files import number_or_null
 @click.option("--alphas", default=",".join(map(str, ALPHAS)), show_default=True, metavar="LIST",
               help="Points on the line between the models: 0 is A, 1 is B.")  # fmt: skip
 @click.option("--window", type=click.IntRange(1), default=None,
-              help=f"Tokens of a window; the model sees one window at a time. [default: {WINDOW}]")  # fmt: skip
+              help="Number of tokens in a window; the model sees one window at a time. [default: "
+                   f"{WINDOW}]")  # fmt: skip
 @click.option("--tokens", type=click.IntRange(1), default=None, metavar="N",
               help="Largest number of token ids to read. [default: one window]")  # fmt: skip
 @click.option("--offset", type=click.IntRange(0), default=0, metavar="N", show_default=True,

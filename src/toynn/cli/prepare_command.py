@@ -28,33 +28,36 @@ _FOR_SAMPLES = ("format", "text_field", "weights", "skip_bad", "chat_template", 
 @click.argument("texts", nargs=-1, required=True, type=GivenPath(exists=True, path_type=Path))
 @click.option("--out", required=True, type=GivenPath(path_type=Path), help="Folder to create for the data.")
 @click.option("--vocab-size", type=click.IntRange(1), default=None,
-              help=f"Learn a byte-level BPE tokenizer with N tokens, at least 257. [default: {VOCAB_SIZE}] "
-                   "With --ids: number of ids of the vocabulary.", metavar="N")  # fmt: skip
+              help="Learn a byte-level BPE tokenizer with N tokens, at least 257. "
+                   f"[default: {VOCAB_SIZE}] With --ids: number of ids in the "
+                   "vocabulary.", metavar="N")  # fmt: skip
 @click.option("--tokenizer", type=GivenPath(exists=True, path_type=Path), default=None,
               help="Use this tokenizer.json, or the tokenizer of this data folder or model.")  # fmt: skip
 @click.option("--validation", type=click.FloatRange(0, 1, max_open=True), default=0.05, show_default=True,
-              help="Share of the documents held out for validation.")  # fmt: skip
+              help="Share of the documents that is held out for validation.")  # fmt: skip
 @click.option("--eos", default=None,
-              help=f"Token that ends each document. [default: {END_OF_TEXT}, or the end token of the model that the "
-                   "tokenizer of samples comes from]")  # fmt: skip
+              help=f"Token that ends each document. [default: {END_OF_TEXT}; for samples, the end "
+                   "token of --tokenizer if the tokenizer does not have this token]")  # fmt: skip
 @click.option(
     "--separator",
     default=None,
-    help="Line that separates documents in a file. [default: <|endoftext|>, and the text of --eos]",
+    help="Line that separates documents in a file. [default: the line <|endoftext|>, and a line with "
+    "the text of --eos]",
 )
 @click.option("--ids", is_flag=True,
               help="TEXTS are files of packed token ids: int32, with or without the header TOYC.")  # fmt: skip
 @click.option("--format", type=click.Choice(FORMATS), default=None,
-              help="Format of the samples. [default: found from the content of each file]")  # fmt: skip
+              help="Format of the samples. [default: detected from the content of each file]")  # fmt: skip
 @click.option("--text-field", default=None, metavar="NAME",
               help="Field that contains the text of a sample. [default: text]")  # fmt: skip
 @click.option("--weights", default=None, metavar="W,W,...",
-              help="For each file, how often each training sample is used in an epoch. [default: 1]")  # fmt: skip
+              help="One number for each file: how often each training sample of the file is used "
+                   "in an epoch. [default: 1]")  # fmt: skip
 @click.option("--skip-bad", type=click.IntRange(0), default=0, metavar="N", show_default=True,
-              help="Skip up to N broken samples. The next one is an error.")  # fmt: skip
+              help="Skip up to N broken samples. More than N broken samples are an error.")  # fmt: skip
 @click.option("--chat-template", default=None, metavar="NAME|PATH",
               help=f"Chat template: {', '.join(NAMED_TEMPLATES)}, a Jinja file, or a model. "
-                   "[default: that of --tokenizer]")  # fmt: skip
+                   "[default: the template that comes with --tokenizer]")  # fmt: skip
 @click.option("--loss", type=click.Choice(LOSSES), default=LOSSES[0], show_default=True,
               help="Tokens that count for the loss: all answers, the last answer, or all tokens.")  # fmt: skip
 @click.option("--max-tokens", type=click.IntRange(2), default=None, metavar="N",
@@ -120,15 +123,18 @@ def _of_ids(ctx: click.Context, paths: tuple[Path, ...], out: Path) -> PreparedD
     for name in ("separator", *_FOR_SAMPLES):
         if ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
             option = f"--{name.replace('_', '-')}"
-            raise click.UsageError(f"{option} is for texts, but --ids says that TEXTS are token ids; leave one out")
+            raise click.UsageError(
+                f"{option} is for texts, but --ids says that TEXTS are token ids; leave out {option} or --ids"
+            )
     names = ("vocab_size", "tokenizer", "validation", "eos")
     return prepare_ids(paths, out, **{name: ctx.params[name] for name in names})
 
 
 def _of_texts(texts: tuple[Path, ...], out: Path, options: dict[str, Any], workers: Workers | None) -> PreparedData:
     if options["tokenizer"] is not None and options["vocab_size"] is not None:
-        raise click.UsageError("--vocab-size and --tokenizer cannot be combined: the first learns a new tokenizer, "
-                               "the second uses an existing one; leave one out")  # fmt: skip
+        raise click.UsageError("--vocab-size and --tokenizer cannot be combined: --vocab-size "
+                               "learns a new tokenizer, but --tokenizer names an existing "
+                               "tokenizer; leave out one of these options")  # fmt: skip
     weights = None if options["weights"] is None else _numbers(options["weights"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the command prints these warnings as notes

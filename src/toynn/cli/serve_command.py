@@ -36,7 +36,7 @@ _DEFAULTS = Limits()
               help=f"Chat template: {', '.join(NAMED_TEMPLATES)}, a Jinja file, or a model. "
                    "[default: the template of the model]")  # fmt: skip
 @click.option("--context", "n_ctx", type=click.IntRange(1), default=None, metavar="N",
-              help="Context length in tokens. [default: that of the model]")  # fmt: skip
+              help="Context length in tokens. [default: the context length of the model]")  # fmt: skip
 @click.option("--max-body", type=click.IntRange(1), default=_DEFAULTS.body, show_default=True, metavar="BYTES",
               help="Largest size of a request in bytes.")  # fmt: skip
 @click.option("--queue", type=click.IntRange(0), default=_DEFAULTS.queue, show_default=True, metavar="N",
@@ -75,7 +75,9 @@ def command(
     key = os.environ.get(KEY) if api_key is None else api_key
     if key is not None and not (key and key.isascii() and key.isprintable()):
         wrong = "an empty text" if not key else "a text with another character"
-        raise TinyNNValueError(f"--api-key or {KEY} must be a text of printable ASCII characters, got {wrong}")
+        raise TinyNNValueError(
+            f"the key of --api-key or of the variable {KEY} must consist of printable ASCII characters, got {wrong}"
+        )
     limits = Limits(body=max_body, queue=queue, seconds=time_limit)
     which = "best" if best else "latest"
     with load(model, which=which, n_ctx=n_ctx, cache=cache, n_threads=threads) as text_model:
@@ -101,7 +103,7 @@ def command(
                 served.app,
                 listener,
                 limits,
-                lambda: click.echo(f"serving {name} on {listener.url}/v1 (Ctrl-C ends it)"),
+                lambda: click.echo(f"serving {name} on {listener.url}/v1 (Ctrl-C ends the server)"),
             )
         finally:
             served.close()

@@ -40,13 +40,15 @@ with naming_the_extra():
 @click.argument("data", required=False, type=GivenPath(exists=True, path_type=Path))
 @click.option("--out", type=GivenPath(path_type=Path), help="Folder of the run.")
 @click.option("--config", type=GivenPath(exists=True, dir_okay=False, path_type=Path), default=None,
-              help="TOML file with settings. Keys that are not in it have their defaults.")  # fmt: skip
+              help="TOML file with settings. Keys that the file does not contain have their "
+                   "default values.")  # fmt: skip
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
               help="Set one key, for example optimizer.lr=1e-3. Can be repeated.")  # fmt: skip
 @click.option("--init", type=GivenPath(exists=True, path_type=Path), default=None,
               help="Start from the model of this run, GGUF file or Hugging Face folder.")  # fmt: skip
 @click.option("--base", type=GivenPath(exists=True, path_type=Path), default=None,
-              help="Train an adapter (adapter.rank) on this frozen GGUF file, Hugging Face folder or run.")  # fmt: skip
+              help="Train an adapter, whose rank is adapter.rank, on this frozen GGUF file, "
+                   "Hugging Face folder or run.")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Continue the run in --out.")
 @click.option("--from", "resume_from", metavar="CHECKPOINT", default=None,
               help="With --resume: continue from this checkpoint, for example step-00000070.")  # fmt: skip
@@ -98,7 +100,9 @@ def command(
     """
     is_silent = processes is not None and not processes.writes
     if resume and out is None:
-        raise click.UsageError("--resume needs --out, the run to continue", click.get_current_context())
+        raise click.UsageError(
+            "--resume needs --out, the option that names the folder of the run to continue", click.get_current_context()
+        )
     if show_config:
         shown = _shown(config, overrides, init, base, out if resume else None, resume_from)
         text = json.dumps(to_plain(shown)) + "\n" if as_json_ else commented_toml(shown)
@@ -107,9 +111,14 @@ def command(
     if data is None and resume and out is not None:
         data = _data_of_run(out)
     if data is None:
-        raise click.UsageError("Missing argument 'DATA'", click.get_current_context())
+        raise click.UsageError(
+            "the argument DATA is missing; give a data folder, which `toynn prepare` creates",
+            click.get_current_context(),
+        )
     if out is None:
-        raise click.UsageError("Missing option '--out'", click.get_current_context())
+        raise click.UsageError(
+            "the option --out is missing; give the folder of the run to create", click.get_current_context()
+        )
     resumed = out if resume else None
     start = None if init is None or resume else read_model(init)
     opened = None if base is None or resume or init is not None else open_base(base)

@@ -26,5 +26,7 @@ def command(run: Path, port: int) -> None:
     """
     listener = Listener("127.0.0.1", port)
     limits = Limits()
-    run_server(watch_app(run), listener, limits, lambda: click.echo(f"watch {run} on {listener.url} (Ctrl-C ends it)"))
+    run_server(
+        watch_app(run), listener, limits, lambda: click.echo(f"watch {run} on {listener.url} (Ctrl-C ends the server)")
+    )
     click.echo("the server has ended")

@@ -32,7 +32,8 @@ def given_tokenizer(given: Path | bytes, eos: str) -> Tokenizer:
         raise FileFormatError(f"tokenizer: {path} cannot be used: {error}") from None
     if eos and model.token_to_id(eos) is None:
         raise TinyNNValueError(
-            f"tokenizer: {path} has no token {eos!r} to end documents with; set eos to one of its special tokens"
+            f"tokenizer: {path} has no token {eos!r}; set eos, the token that ends each document, to a special "
+            "token of this tokenizer"
         )
     if eos and eos not in added_tokens(model):
         raise TinyNNValueError(

@@ -97,7 +97,10 @@ class GroupedWindows(Initialised):
         n = integer("n", n, 1)
         start = integer("start", start, 0, 2**62 - n)
         if start % self.group + n > self.group:
-            raise TinyNNValueError(f"n = {n} is too large: the group of window {start} ends before")
+            raise TinyNNValueError(
+                f"n = {n} is too large: start + n must be at most {start - start % self.group + self.group}, "
+                f"the end of the group of window {start}"
+            )
         length = self.length(start)
         if n * length > INT31_MAX:
             raise TinyNNValueError(f"n * t_seq must be at most {INT31_MAX}, got {n} * {length}")

@@ -63,7 +63,10 @@ class SampleFiles(Initialised):
             integer(name, getattr(self, name), 0, _LARGEST)
         sha256_digest("starts_sha256", self.starts_sha256)
         if (self.counted is None) != (self.counted_sha256 is None):
-            raise TinyNNValueError("counted and counted_sha256 must both be given, or neither")
+            raise TinyNNValueError(
+                f"counted and counted_sha256 must both be texts or both be null, got {self.counted!r:.60} and "
+                f"{self.counted_sha256!r:.80}"
+            )
         if self.counted_sha256 is not None:
             sha256_digest("counted_sha256", self.counted_sha256)
 

@@ -76,7 +76,7 @@ def prepare_ids(
     needed, eos_id = (0, None) if content is None else _of_tokenizer(content, eos)
     if content is None and eos is not None:
         raise TinyNNValueError(
-            f"eos: the id of {eos!r:.60} is not known without a tokenizer; leave out eos, or give one"
+            f"eos: the id of {eos!r:.60} is not known without a tokenizer; leave out eos, or give a tokenizer"
         )
     files = (*(f"{split}.bin" for split in SPLITS), *(() if content is None else (TOKENIZER,)), META)
     with contextlib.ExitStack() as stack:

@@ -141,7 +141,7 @@ class WindowBatcher(EqualWindows, Initialised):
         self.seed = integer("seed", seed, 0, 2**63 - 1)
         self.end_id = None if end_id is None else integer("end_id", end_id, 0, INT31_MAX)
         if not isinstance(tokens, np.ndarray) or isinstance(tokens, np.ma.MaskedArray):
-            raise TinyNNTypeError(f"tokens must be a plain array, got {type(tokens).__name__}")
+            raise TinyNNTypeError(f"tokens must be a plain numpy array, got {type(tokens).__name__}")
         if tokens.ndim != 1 or tokens.dtype.kind not in "ui":
             raise TinyNNValueError(
                 f"tokens must be a flat array of integers, got shape {tokens.shape} and dtype {tokens.dtype}"
@@ -251,7 +251,7 @@ class WindowBatcher(EqualWindows, Initialised):
 
 def _checked_marks(counted: object, n: int) -> npt.NDArray[np.uint8]:
     if not isinstance(counted, np.ndarray) or isinstance(counted, np.ma.MaskedArray):
-        raise TinyNNTypeError(f"counted must be a plain array, got {type(counted).__name__}")
+        raise TinyNNTypeError(f"counted must be a plain numpy array, got {type(counted).__name__}")
     if counted.shape != (n,) or counted.dtype != np.uint8:
         raise TinyNNValueError(
             f"counted must have shape ({n},) and dtype uint8, got shape {counted.shape} and dtype {counted.dtype}"

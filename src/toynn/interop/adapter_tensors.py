@@ -46,8 +46,8 @@ def read_matrices(
     for name in stored:
         if name not in possible:
             raise FileFormatError(
-                f"the tensor {name!r:.120} does not belong to a LoRA adapter of this base, whose number of layers is "
-                f"{shape.n_layers} and which can have adapters on {', '.join(ADAPTABLE.values())}"
+                f"the tensor {name!r:.120} does not belong to a LoRA adapter of this base: the base has n_layers = "
+                f"{shape.n_layers}, and can have adapters on {', '.join(ADAPTABLE.values())}"
             )
     targets = dict.fromkeys(weight.row.key for name, weight in possible.items() if name in stored)
     if not targets:

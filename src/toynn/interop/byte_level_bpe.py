@@ -52,7 +52,7 @@ def read_tokenizer(content: bytes, vocab: int) -> ByteLevelBpe:
     if model["type"] != "BPE":
         raise TinyNNValueError(
             f"the tokenizer's model is {model['type']}, but only byte-level BPE can be exported; `toynn prepare` "
-            "trains one"
+            "trains a tokenizer of this kind"
         )
     for option in ("unk_token", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
         if model.get(option):
@@ -87,7 +87,10 @@ def write_tokenizer(bpe: ByteLevelBpe) -> bytes:
         if kind == normal:
             continue
         if kind not in (TokenType.CONTROL, TokenType.USER_DEFINED):
-            raise FileFormatError(f"the token {i}, {token!r:.60}, has type {kind}, which byte-level BPE does not have")
+            raise FileFormatError(
+                f"the token {i}, {token!r:.60}, has type {kind}, but a token of byte-level BPE must have type "
+                "1 (normal), 3 (control), 4 (user-defined) or 5 (unused)"
+            )
         added.append(added_token(i, token, special=kind == TokenType.CONTROL, normalized=i in normalized))
     vocabulary = unique_ids((i, token) for i, token, _ in tokens)
     merges = [(left, right) for left, space, right in (merge.partition(" ") for merge in bpe.merges)

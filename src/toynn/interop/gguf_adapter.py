@@ -110,7 +110,9 @@ def _check_kind(values: GgufValues, architecture: str) -> None:
     if (kind := values.text(_KIND)) != "lora":
         raise FileFormatError(f"{_KIND} is {kind!r:.60}, but toynn supports only 'lora'")
     if (found := values.text("general.architecture")) != architecture:
-        raise FileFormatError(f"the adapter is for the architecture {found!r:.60}, but the base is {architecture!r}")
+        raise FileFormatError(
+            f"the adapter is for the architecture {found!r:.60}, but the base has the architecture {architecture!r}"
+        )
     for key in values.keys():  # noqa: SIM118 (not a dict)
         if key.startswith("adapter.") and key not in (_KIND, _ALPHA, *_DESCRIPTIONS):
             raise FileFormatError(

@@ -137,8 +137,8 @@ def _check_shape(shape: ModelShape, family: Family) -> None:
     instead = "export a Hugging Face folder instead"
     if shape.rope_scaling.kind in ("llama3", "llama3_hf") and not family.freq_factors:
         raise TinyNNValueError(
-            f"rope_scaling.kind = {shape.rope_scaling.kind!r} cannot be exported to GGUF: llama.cpp computes it only "
-            f"for the architecture 'llama', not for {shape.architecture!r}; {instead}"
+            f"rope_scaling.kind = {shape.rope_scaling.kind!r} cannot be exported to GGUF: llama.cpp computes this "
+            f"scaling only for the architecture 'llama', not for {shape.architecture!r}; {instead}"
         )
     if shape.no_rope_interval != family.no_rope_interval:
         raise TinyNNValueError(

@@ -249,7 +249,7 @@ def read_header(file: BinaryIO, size: int, part: int = 0) -> GgufHeader:
     """
     left = _Bytes(file, size)
     if left.size < 4 or left.take(4, "the magic") != MAGIC:
-        raise FileFormatError("this is not a GGUF file: it does not begin with GGUF")
+        raise FileFormatError("this is not a GGUF file, because it does not begin with GGUF")
     version = left.u32("the version")
     if version not in _VERSIONS:
         if version.to_bytes(4, "little")[:2] == b"\0\0":
@@ -329,8 +329,8 @@ def _tensor(left: _Bytes, name: str, alignment: int, part: int) -> GgufTensor:
     block, block_bytes = nn.tnn_type_block_size(kind), nn.tnn_type_block_nbytes(kind)
     if min(shape) < 1 or shape[-1] % block:
         raise FileFormatError(
-            f"the tensor {name!r:.80} has shape {shape}: all sizes must be at least 1, and the last a multiple of "
-            f"{block} for type {type_name}"
+            f"the tensor {name!r:.80} has shape {shape}: all sizes must be at least 1, and the last size must be a "
+            f"multiple of {block} for the type {type_name}"
         )
     return GgufTensor(shape, kind, offset, math.prod(shape) // block * block_bytes, part)
 

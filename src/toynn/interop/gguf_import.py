@@ -153,7 +153,8 @@ def read_shape(model: GgufModel) -> tuple[ModelShape, bool]:
     for name in zeros:
         if (biases := model.read(name)).any():
             raise FileFormatError(
-                f"the tensor {name!r} must be zero, because toynn has no such bias, got {biases[biases != 0][0]:g}"
+                f"the tensor {name!r} must contain only zeros, because toynn has no such bias, got "
+                f"{biases[biases != 0][0]:g}"
             )
     return dataclasses.replace(cfg, rope_scaling=scaling), toy or not FAMILIES[arch].interleaved
 

@@ -107,7 +107,7 @@ class GgufModel(Initialised):
         if not isinstance(name, str):
             raise TinyNNTypeError(f"name must be a str, got {kind_of(name)}")
         if name not in self.tensors:
-            raise TinyNNValueError(f"name must be that of a tensor in {self.path}, got {name!r:.80}")
+            raise TinyNNValueError(f"name must be the name of a tensor in {self.path}, got {name!r:.80}")
         return self.tensors[name]
 
     # ---- opening ----
@@ -245,7 +245,9 @@ class MappedGguf(GgufModel):
         total = tensor.shape[0]
         at, count = integer("first", first, 0, total - 1), integer("n", n, 1, total)
         if at + count > total:
-            raise TinyNNValueError(f"first + n must be at most {total}, the rows of {name!r:.80}, got {at} + {count}")
+            raise TinyNNValueError(
+                f"first + n must be at most {total}, the number of rows of {name!r:.80}, got {at} + {count}"
+            )
         per_block = nn.tnn_type_block_size(tensor.type) if len(tensor.shape) == 1 else 1
         if at % per_block or count % per_block:
             raise TinyNNValueError(

@@ -125,8 +125,8 @@ def _scaling_of_factors(
                 if _gives(scaling, factors, d_head, rope_base):
                     return scaling
     raise FileFormatError(
-        f"the values of {ROPE_FREQS} are not those of llama3 scaling with low_freq_factor 1 and high_freq_factor 4, "
-        "the only ones that toynn can recognize; import the Hugging Face folder of the model instead"
+        f"toynn cannot recognize the scaling in {ROPE_FREQS}: the values are not those of llama3 scaling with "
+        "low_freq_factor 1 and high_freq_factor 4; import the Hugging Face folder of the model instead"
     )
 
 

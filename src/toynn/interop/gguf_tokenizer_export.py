@@ -52,7 +52,8 @@ def _write_byte_level(writer: GGUFWriter, bpe: ByteLevelBpe, notes: list[str], *
         writer.add_array(NORMALIZED, bpe.normalized)
     if normalizes:
         notes.append(
-            "the tokenizer normalizes text to NFC, but llama.cpp does not: other text gets different tokens there"
+            "the tokenizer normalizes text to NFC, but llama.cpp does not; text that is not in NFC gets different "
+            "tokens in llama.cpp"
         )
 
 
@@ -69,15 +70,15 @@ def _write_sentencepiece(writer: GGUFWriter, spm: SentencePieceBpe, notes: list[
         writer.add_string(PREFIX, spm.prefix)
         where = "the start of a text" if spm.prefix == "first" else "text that does not begin with one"
         notes.append(
-            f"the tokenizer puts a space only before {where}, but llama.cpp puts one before each part of a text "
-            "between special tokens: such a text gets different tokens there"
+            f"the tokenizer puts a space only before {where}, but llama.cpp puts a space before each part of a "
+            "text between special tokens; such a text gets different tokens in llama.cpp"
         )
     if spm.normalized:
         writer.add_array(NORMALIZED, spm.normalized)
         if spm.prefix != "none":
             notes.append(
-                "the tokenizer looks for some special tokens after it put a space before the text, but llama.cpp looks "
-                "for them before: a text with special tokens gets different tokens there"
+                "the tokenizer looks for some special tokens after it put a space before the text, but llama.cpp "
+                "looks for special tokens before; a text with special tokens gets different tokens in llama.cpp"
             )
 
 
@@ -97,8 +98,9 @@ def _write_special_tokens(
         writer.add_add_eos_token(True)
     if (bpe.before and not adds_bos) or (bpe.after and not adds_eos):
         notes.append(
-            f"the tokenizer puts the tokens {bpe.before} before and {bpe.after} after a text; llama.cpp can add only "
-            f"one bos token before it and the eos token after it, so prompts get other tokens there"
+            f"the tokenizer puts the tokens {bpe.before} before and {bpe.after} after a text; llama.cpp can add "
+            "only one bos token before a text and the eos token after the text, so prompts get other tokens in "
+            "llama.cpp"
         )
         for key, ids in ((BEFORE, bpe.before), (AFTER, bpe.after)):
             if ids:
@@ -115,7 +117,9 @@ def _write_ids(writer: GGUFWriter, model: TrainedModel, bos: int | None, eos: in
     for add, token in zip((writer.add_eot_token_id, writer.add_eom_token_id), model.other_eos_ids, strict=False):
         add(token)
     if len(model.other_eos_ids) > 2:
-        notes.append(f"a GGUF file has room for three end tokens: {list(model.other_eos_ids[2:])} are left out")
+        notes.append(
+            f"a GGUF file can store three end tokens; the end tokens {list(model.other_eos_ids[2:])} are left out"
+        )
     if model.foreign.pad_id is not None:
         writer.add_pad_token_id(model.foreign.pad_id)
     if model.foreign.chat_template:

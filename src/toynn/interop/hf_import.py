@@ -74,7 +74,7 @@ def import_hf(folder: Path) -> TrainedModel:
     for name in foreign:
         if name in stored and (values := _read(stored, name)).any():
             raise FileFormatError(
-                f"{stored[name].path}: {name!r} must be zero, because toynn has no such bias, got "
+                f"{stored[name].path}: {name!r} must contain only zeros, because toynn has no such bias, got "
                 f"{values[values != 0][0]:g}"
             )
     head = HF_OUTPUT
@@ -122,7 +122,9 @@ def _stored(folder: Path) -> dict[str, StoredTensor]:
     with naming(folder / INDEX):
         for name, shard in places.items():
             if name not in found:
-                raise FileFormatError(f"weight_map assigns {name!r:.80} to {shard}, which does not contain it")
+                raise FileFormatError(
+                    f"weight_map assigns {name!r:.80} to {shard}, but {shard} does not contain this tensor"
+                )
     return found
 
 

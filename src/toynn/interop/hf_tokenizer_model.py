@@ -63,22 +63,23 @@ def _check_supported(model: SentencePieceModel) -> None:
     if model.model_type != BPE:
         kind = {1: "unigram", 3: "word", 4: "char"}.get(model.model_type, str(model.model_type))
         raise FileFormatError(
-            f"its model_type is {kind}, but toynn reads only bpe; save the tokenizer with transformers, which writes a "
-            "tokenizer.json"
+            f"the model_type is {kind}, but toynn reads only bpe; save the tokenizer with transformers, which "
+            "writes a tokenizer.json"
         )
     for name, value, only in (
         ("treat_whitespace_as_suffix", model.suffix, False),
         ("escape_whitespaces", model.escapes, True),
     ):
         if value != only:
-            raise FileFormatError(f"its {name} is {value}, but toynn supports only {only}")
+            raise FileFormatError(f"the setting {name} is {value}, but toynn supports only {only}")
     if model.charsmap and not model.removes_spaces:  # the tokenizers library maps the two characters CR LF together
         raise FileFormatError(
-            "it has a precompiled_charsmap without remove_extra_whitespaces, which toynn does not support"
+            "the model has a precompiled_charsmap but not remove_extra_whitespaces, which toynn does not support; "
+            "save the tokenizer with transformers, which writes a tokenizer.json"
         )
     if TokenType.UNUSED in model.kinds:
         unused = model.tokens[model.kinds.index(TokenType.UNUSED)]
-        raise FileFormatError(f"its piece {unused!r:.60} is of the type UNUSED, which toynn does not support")
+        raise FileFormatError(f"the piece {unused!r:.60} is of the type UNUSED, which toynn does not support")
 
 
 def _described_charsmap(content: bytes) -> dict[str, Any]:

@@ -133,8 +133,8 @@ def name_of(rules: Any, ignore_merges: bool, normalizer: Any) -> str:
             continue
         if normalizer not in (None, known.normalizer):
             raise TinyNNValueError(
-                f"the tokenizer has a normalizer ({_kind(normalizer)}), but llama.cpp applies none; train a "
-                "tokenizer without one"
+                f"the tokenizer has a normalizer ({_kind(normalizer)}), but llama.cpp does not apply a normalizer; "
+                "train a tokenizer without a normalizer"
             )
         return name
     raise TinyNNValueError(

@@ -77,7 +77,8 @@ def stored_tensors(path: Path) -> dict[str, StoredTensor]:
         length = struct.unpack("<Q", raw.read(8))[0]
         if length > size - 8:
             raise FileFormatError(
-                f"the file changed while it was read: its header would have {length} of {size} bytes; try again"
+                f"the file changed while it was read: the header now states a length of {length} bytes, but the "
+                f"file has {size} bytes; try again"
             )
         header = json.loads(raw.read(length))  # the header is valid JSON, because the library has just parsed it
     header.pop("__metadata__", None)

@@ -170,7 +170,8 @@ def _added(
         if kind == TokenType.UNKNOWN:
             if unknown is not None:
                 raise FileFormatError(
-                    f"the tokens {unknown!r:.60} and {token!r:.60} are both of the type UNKNOWN, but only one may be"
+                    f"the tokens {unknown!r:.60} and {token!r:.60} are both of the type UNKNOWN, but only one "
+                    "token may have this type"
                 )
             unknown = token
         if kind in _ADDED or token in ends:
@@ -264,5 +265,6 @@ def _check_decoder(described: Any) -> None:
     ):
         kinds = ", ".join(str(rule.get("type")) for rule in rules) or "none"
         raise TinyNNValueError(
-            f"the tokenizer's decoder ({kinds}) is not that of a SentencePiece model, which llama.cpp uses"
+            f"the tokenizer's decoder ({kinds}) differs from the decoder of SentencePiece models, but llama.cpp "
+            "always uses the latter; export a Hugging Face folder instead"
         )

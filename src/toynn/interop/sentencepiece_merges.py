@@ -33,14 +33,17 @@ def merges_by_score(scores: Mapping[str, float]) -> list[tuple[str, str]]:
     for piece, score in scores.items():
         if len(piece) > LONGEST_PIECE:
             raise FileFormatError(
-                f"a piece has {len(piece)} characters, but the limit is {LONGEST_PIECE}: {piece!r:.60}"
+                f"the piece {piece!r:.60} has {len(piece)} characters, but the limit is {LONGEST_PIECE}"
             )
         splits = _splits(piece, scores)
         if splits:
             found.setdefault(score, []).extend(splits)
             n += len(splits)
         if n > (most := max(_ALWAYS_ALLOWED, _MOST_MERGES * len(scores))):
-            raise FileFormatError(f"the pieces can be divided in at least {n} ways, but the limit is {most}")
+            raise FileFormatError(
+                f"the pieces of the vocabulary can be divided into two pieces in at least {n} ways, but the "
+                f"limit is {most}"
+            )
     merges = []
     equal = 0
     for score in sorted(found, reverse=True):
@@ -69,16 +72,16 @@ def scores_of(merges: Sequence[tuple[str, str]], pieces: Iterable[str]) -> dict[
         for piece in joined:
             if missing := set(_splits(piece, known)).difference(group):
                 raise TinyNNValueError(
-                    f"llama.cpp would also join {min(missing)!r:.80}, which is not one of the merges; export a "
-                    "Hugging Face folder instead"
+                    f"llama.cpp would also join the pieces {min(missing)!r:.80}, but the tokenizer has no such "
+                    "merge; export a Hugging Face folder instead"
                 )
             scores[piece] = -float(rank)
         rank += 1
     for piece in sorted(known.difference(scores)):
         if splits := _splits(piece, known):
             raise TinyNNValueError(
-                f"llama.cpp would also join {splits[0]!r:.80}, which is not one of the merges; export a Hugging Face "
-                "folder instead"
+                f"llama.cpp would also join the pieces {splits[0]!r:.80}, but the tokenizer has no such merge; "
+                "export a Hugging Face folder instead"
             )
         scores[piece] = -float(rank)
         rank += 1
@@ -129,20 +132,23 @@ def _check_equal_scores(group: list[tuple[str, str]], score: float, number: int)
     spaces with one score. number: the number of this group among all groups of equal scores, from 1.
     """
     if number > _MOST_GROUPS:
-        raise FileFormatError(f"the pieces with equal scores form more than {_MOST_GROUPS} groups, which is the limit")
+        raise FileFormatError(
+            f"the vocabulary has more than {_MOST_GROUPS} groups of pieces with equal scores, the largest number "
+            "that toynn supports"
+        )
     one, other = sorted({left + right for left, right in group}, key=len)[:2]
     runs = {len(left + right) for left, right in group}
     if len(set("".join(left + right for left, right in group))) > 1 or max(runs) > _LONGEST_RUN:
         raise FileFormatError(
-            f"the merges of the pieces {one!r:.60} and {other!r:.60} have the same score {score:.6g}, but "
-            f"equal scores are supported only for runs of one character, of at most {_LONGEST_RUN} characters"
+            f"the merges of the pieces {one!r:.60} and {other!r:.60} have the same score {score:.6g}, but equal "
+            f"scores are supported only for pieces that repeat one character at most {_LONGEST_RUN} times"
         )
     ranks = {(len(left), len(right)): rank for rank, (left, right) in enumerate(group)}
     for n in range(2, 2 * max(runs) + 2):
         if _joined(n, ranks, by_rank=True) != _joined(n, ranks, by_rank=False):
             raise FileFormatError(
-                f"the runs of {one[0]!r} have the same score {score:.6g}, and no list of merges gives the same tokens, "
-                "so the vocabulary cannot be converted"
+                f"the vocabulary cannot be converted: the pieces that repeat {one[0]!r} have the same score "
+                f"{score:.6g}, and no order of merges gives the same tokens"
             )
 
 

@@ -38,7 +38,7 @@ def is_toy_file(values: GgufValues, names: Collection[str]) -> bool:
         if not values.flag(NATIVE):
             raise FileFormatError(
                 f"{NATIVE} is false: the file has toy's old layout with transposed matrices, which toynn does not "
-                "read; write it again with toy's converter and its option --ggml-native"
+                "read; write the file again with toy's converter and its option --ggml-native"
             )
         return True
     if by_head is not None and FORMAT in values:  # the first files of toy had no key for the layout

@@ -37,8 +37,8 @@ def checked_starts(starts: npt.ArrayLike, t_seq: int, n: int) -> IntArray:
     if wrong.any():
         i = int(np.flatnonzero(wrong)[0])
         raise TinyNNValueError(
-            f"starts[{i}] is {array[i]}, but must be {at[i]}, the position of this token in its sequence, or the start "
-            "of the token before it"
+            f"starts[{i}] is {array[i]}, but must be {at[i]}, the position of this token in its sequence, or the "
+            "start of the preceding token in this sequence"
         )
     return array
 
@@ -108,7 +108,9 @@ def checked_hp(m_hp: npt.ArrayLike) -> FloatArray:
     """
     array = _checked_row("m_hp", m_hp, _HP)
     if array[0, _HP.index("eps")] == 0.0:
-        raise TinyNNValueError("m_hp: eps must be above 0, got 0: a weight without gradient would become 0/0")
+        raise TinyNNValueError(
+            "m_hp: eps must be above 0, got 0, because the update of a weight without a gradient would be 0/0"
+        )
     return array
 
 

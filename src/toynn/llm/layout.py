@@ -195,7 +195,7 @@ class Layout(ABC):
 
     def muon_step(self, w: Tensor, grad: Tensor, m: Tensor, hp: Tensor, norm: Tensor | None) -> Tensor:  # noqa: ARG002
         """Build one Muon step on a matrix. Only the fused layout supports this step."""
-        raise SessionError(f"the {self.name} layout has no step of Muon; use the fused layout")
+        raise SessionError(f"the {self.name} layout cannot train with Muon; use the fused layout")
 
     def forward_graph(self, keep_taps: bool, packed: bool = False) -> ForwardGraph:
         """Drop the current graph, and build a graph in which `tnn_compute` computes the logits."""

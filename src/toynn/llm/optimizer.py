@@ -77,7 +77,10 @@ class Optimizer:
         last. Raises SessionError for a graph without optimizer steps.
         """
         if not self.options.updates:
-            raise SessionError("train_step needs a model with an optimizer; this model has 'none': call add_gradients")
+            raise SessionError(
+                "train_step needs a model with an optimizer, but this model has optimizer='none'; call "
+                "add_gradients instead"
+            )
         rows = [row]
         if not self.options.decay_vectors:
             rows.append(row.copy())

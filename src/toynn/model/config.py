@@ -37,22 +37,26 @@ class RopeScaling(Initialised):
     orig_max_pos: int = documented(
         0, "context length of the model before scaling; required with yarn; 0 means 8192 with llama3 and llama3_hf"
     )
-    factor: float = documented(1.0, "divisor of the low frequencies; linear divides all frequencies by it")
+    factor: float = documented(1.0, "divisor of the low frequencies; with linear, divisor of all frequencies")
     low_freq: float = documented(
-        1.0, "wavelengths above orig_max_pos / low_freq are multiplied by factor (llama3, llama3_hf)"
+        1.0, "llama3 and llama3_hf: wavelengths above orig_max_pos / low_freq are multiplied by factor"
     )
-    high_freq: float = documented(4.0, "wavelengths below orig_max_pos / high_freq stay unchanged (llama3, llama3_hf)")
+    high_freq: float = documented(
+        4.0, "llama3 and llama3_hf: wavelengths below orig_max_pos / high_freq stay unchanged"
+    )
     ext_factor: float = documented(
         0.0, "yarn: weight of the unscaled angles, at most 1 (0 means 1); other kinds: must be 0"
     )
-    attn_factor: float = documented(1.0, "factor of the queries and keys; yarn multiplies it by 1 + 0.1 ln(factor)")
+    attn_factor: float = documented(
+        1.0, "factor of the queries and keys; yarn also multiplies queries and keys by 1 + 0.1 ln(factor)"
+    )
     beta_fast: float = documented(
-        32.0, "yarn: RoPE pairs that rotate more often than this in orig_max_pos tokens keep their frequency"
+        32.0, "yarn: RoPE pairs that rotate more than this number of times in orig_max_pos tokens keep their frequency"
     )
     beta_slow: float = documented(
         1.0,
-        "yarn: RoPE pairs that rotate less often than this in orig_max_pos tokens get their frequency divided by "
-        "factor",
+        "yarn: the frequency of RoPE pairs that rotate less than this number of times in orig_max_pos tokens is "
+        "divided by factor",
     )
 
     def __init__(
@@ -264,7 +268,9 @@ class RopeScaling(Initialised):
 def _either(name: str, value: float | None, by_reference: float | None, default: float) -> float:
     """Return the value of a field that has two names. Raises TinyNNTypeError if both names were given."""
     if value is not None and by_reference is not None:
-        raise TinyNNTypeError(f"RopeScaling.{name} and {name}_factor are the same field: give only one of them")
+        raise TinyNNTypeError(
+            f"RopeScaling.{name} and {name}_factor are two names of one field: give only one of these names"
+        )
     given = by_reference if value is None else value
     return default if given is None else given
 

@@ -43,10 +43,14 @@ class ModelShape(SmolLM2Config):
         "gemma3 (with qk_norm, sliding_window and global_interval)",
     )
     qk_norm: bool = documented(False, "each head of q and k is normalized before RoPE (RMSNorm)")
-    no_rope_interval: int = documented(0, "layers n, 2 n, 3 n and so on have no RoPE; 0: all layers have it")
+    no_rope_interval: int = documented(
+        0, "with a value n, the layers n, 2 n, 3 n and so on have no RoPE; 0: all layers have RoPE"
+    )
     sliding_window: int = documented(0, "size of the window of local layers in tokens; 0: no layer is local")
     global_interval: int = documented(
-        0, "with sliding_window, layers n, 2 n, 3 n and so on are global, and all other layers are local"
+        0,
+        "with a value n and sliding_window, the layers n, 2 n, 3 n and so on are global, and all other layers "
+        "are local",
     )
     local_rope_base: float = documented(
         10000.0, "base of the rotary embedding in local layers; these layers have no RoPE scaling"
@@ -130,7 +134,7 @@ class ModelShape(SmolLM2Config):
         for name, value in given.items():
             if values.get(name, value) != value:
                 raise TinyNNValueError(
-                    f"{name} = {value} contradicts cfg, which has {name} = {values[name]}; leave out {name}, "
-                    "or give it the value in cfg"
+                    f"{name} = {value} contradicts cfg, which has {name} = {values[name]}; leave out {name}, or "
+                    "give the value of cfg"
                 )
         return ModelShape(**{**values, **given})

@@ -263,7 +263,7 @@ def adapter_weights_of(shape: ModelShape, keys: Collection[str], rank: int) -> l
     adapted = [weight for weight in weights_of(shape) if len(weight.size) == 2 and weight.row.key in keys]
     if missing := set(keys) - {weight.row.key for weight in adapted}:
         key = min(missing)
-        reason = "; its output matrix is the embedding" if key == "output" else ""
+        reason = "; the output matrix of this model is its embedding" if key == "output" else ""
         raise TinyNNValueError(f"targets must not contain {key!r}, because the model has no matrix {key!r}{reason}")
     result: list[Weight] = []
     for weight in adapted:

@@ -142,7 +142,8 @@ class Processes:
                     raise self.shared(
                         ProcessError(
                             f"the {what}{shown} of process {rank} on host {host} differs from that of process 0 on "
-                            f"host {first_host}{'' if not shown else f' ({first[what]})'}; give all processes the same"
+                            f"host {first_host}{'' if not shown else f' ({first[what]})'}; give all processes the "
+                            f"same {what}"
                         )
                     )
 
@@ -304,8 +305,9 @@ def processes_of_job() -> Processes | None:
     if comm.Get_size() != n > 0:
         library = " ".join(MPI.Get_library_version().split()[:4])
         raise ProcessError(
-            f"mpiexec started {n} processes, but mpi4py has loaded another MPI library ({library}) and sees "
-            f"{comm.Get_size()}; start with the mpiexec of this library, or set MPI4PY_LIBMPI to the library of mpiexec"
+            f"mpiexec started {n} processes, but mpi4py has loaded another MPI library ({library}), which counts "
+            f"{comm.Get_size()}; start with the mpiexec of this library, or set MPI4PY_LIBMPI to the library of "
+            "mpiexec"
         )
     _job = Processes(comm.Dup())
     return _job

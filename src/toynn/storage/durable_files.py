@@ -31,7 +31,8 @@ def make_folder(path: Path) -> list[Path]:
     for folder in missing:
         if folder.is_symlink():
             raise TinyNNValueError(
-                f"{folder} is a link to {folder.readlink()}, which does not exist; create it or remove the link"
+                f"{folder} is a link to {folder.readlink()}, which does not exist; create this target, or remove "
+                "the link"
             )
     try:
         path.mkdir(parents=True, exist_ok=True)

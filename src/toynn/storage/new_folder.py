@@ -51,7 +51,8 @@ def new_folder(name: str, path: Path, files: Sequence[str]) -> Iterator[Path]:
                     sync(path)
                 if os.path.lexists(path / file):
                     raise TinyNNValueError(
-                        f"{name}: another program has created {path / file} in the meantime; use another path"
+                        f"{name}: another program has created {path / file} while toynn wrote this folder; use "
+                        "another path"
                     )
                 (work / file).rename(path / file)
                 moved.append(path / file)

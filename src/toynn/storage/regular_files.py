@@ -76,7 +76,7 @@ def read_regular(path: Path, largest: int | None = None) -> bytes:
     with open_regular(path) as file:
         content = file.read(-1 if largest is None else largest + 1)
     if largest is not None and len(content) > largest:
-        raise FileFormatError(f"{path} is larger than {largest} bytes, which is the limit for such a file")
+        raise FileFormatError(f"{path} is larger than {largest} bytes, the limit for a file of this kind")
     return content
 
 

@@ -130,7 +130,7 @@ def _checked(name: str, prompt: npt.ArrayLike, decoder: LlamaDecoder) -> IntArra
     ids = int_array(name, prompt, decoder.n_ctx)
     if ids.ndim != 1 or not 1 <= ids.size <= decoder.n_ctx:
         raise TinyNNValueError(
-            f"{name} must be a one-dimensional sequence of 1 to {decoder.n_ctx} token ids, the context length, "
-            f"got shape {ids.shape}"
+            f"{name} must be a one-dimensional sequence of at least 1 and at most n_ctx = {decoder.n_ctx} token "
+            f"ids, got shape {ids.shape}"
         )
     return checked_token_ids(ids, ids.size, decoder.cfg.vocab, name=name)

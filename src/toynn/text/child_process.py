@@ -32,8 +32,8 @@ def start_child(
 
     if not sys.executable:
         raise OSError(
-            f"{task} needs a second Python process, but sys.executable is empty; set it to the path of the Python "
-            "interpreter"
+            f"{task} needs a second Python process, but sys.executable is empty; set sys.executable to the path of "
+            "the Python interpreter"
         )
     return subprocess.Popen(
         [sys.executable, "-c", _START, str(program), str(theirs.fileno()), *map(str, sys.path)],

@@ -79,8 +79,8 @@ def _choices(x: npt.NDArray[Any], sampling: Sampling) -> tuple[npt.NDArray[np.in
         raise TinyNNValueError(f"logits must be a flat array of at least one number, got shape {x.shape}")
     if not np.isfinite(largest := x.max()):  # NaN if one of the logits is NaN
         raise TinyNNValueError(
-            f"logits must have no NaN and a finite largest value, got {largest} at [{x.argmax()}]; the model may have "
-            "diverged"
+            f"logits must contain no NaN, and the largest logit must be finite, got {largest} at [{x.argmax()}]; "
+            "the model may have diverged"
         )
     if sampling.temperature == 0:
         return np.array([x.argmax()]), np.ones(1)

@@ -46,15 +46,14 @@ def check_described(described: dict[str, Any]) -> None:
         rules: list[dict[str, Any]] = []
         _collect(described.get(part), rules)
         if len(rules) > _MOST_RULES:
-            raise FileFormatError(f"its {part} must have at most {_MOST_RULES} rules, but has {len(rules)}")
+            raise FileFormatError(f"the {part} must have at most {_MOST_RULES} rules, but has {len(rules)}")
         growth = 1.0
         for rule in rules:
             _check_rule(part, rule)
             growth *= _growth(rule)
         if growth > _MOST_GROWTH:
             raise FileFormatError(
-                f"its {part} must make a text at most {_MOST_GROWTH} times as long, but can make it {growth:.3g} times "
-                "as long"
+                f"the {part} can make a text {growth:.3g} times as long, but the limit is {_MOST_GROWTH} times"
             )
     _check_ids(described)
 
@@ -78,7 +77,7 @@ def _check_rule(part: str, rule: dict[str, Any]) -> None:
         parts = [value, *value.values()] if isinstance(value, dict) and key == "pattern" else [value]
         for text in parts:
             if isinstance(text, str) and len(text) > _LONGEST_RULE and key != "precompiled_charsmap":
-                raise FileFormatError(f"the {key} of its {part} {kind!s:.40} must have at most {_LONGEST_RULE} "
+                raise FileFormatError(f"the {key} of the {part} {kind!s:.40} must have at most {_LONGEST_RULE} "
                                       f"characters, but has {len(text)}")  # fmt: skip
     if "precompiled_charsmap" in rule:
         _check_charsmap(rule["precompiled_charsmap"])
@@ -86,10 +85,10 @@ def _check_rule(part: str, rule: dict[str, Any]) -> None:
         texts = sum(isinstance(piece, dict) and "Sequence" in piece for piece in pieces)
         if texts != 1:
             raise FileFormatError(
-                f"the template of its {part} must have exactly 1 place for a text (Sequence), but has {texts}"
+                f"the template of the {part} must have exactly 1 place for a text (Sequence), but has {texts}"
             )
     if kind == "FixedLength" and rule.get("length") == 0:
-        raise FileFormatError(f"its {part} FixedLength must have a length of at least 1, got 0")
+        raise FileFormatError(f"the {part} FixedLength must have a length of at least 1, got 0")
 
 
 def _growth(rule: dict[str, Any]) -> float:
@@ -109,7 +108,7 @@ def _check_ids(described: dict[str, Any]) -> None:
     if isinstance(added, list):
         ids += [i for one in added if isinstance(one, dict) and type(i := one.get("id")) is int]
     if ids and max(ids) > LARGEST_ID:
-        raise FileFormatError(f"its token ids must be at most {LARGEST_ID}, but one is {max(ids)}")
+        raise FileFormatError(f"the token ids must be at most {LARGEST_ID}, but the largest id is {max(ids)}")
 
 
 # ---- the table of a Precompiled normalizer: u32 length of a trie in bytes, the trie, texts that end with NUL ----
@@ -119,7 +118,7 @@ def _check_charsmap(encoded: Any) -> None:
     """Raise FileFormatError if the size of the table is wrong or a position in it is out of range."""
     if not isinstance(encoded, str):
         return  # the library refuses this value with its own message
-    what = "its precompiled_charsmap"
+    what = "the precompiled_charsmap"
     try:
         content = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError) as error:
@@ -127,7 +126,8 @@ def _check_charsmap(encoded: Any) -> None:
     size = struct.unpack_from("<I", content)[0] if len(content) >= 4 else 1
     if size % 4 or size > len(content) - 4 or size == 0:
         raise FileFormatError(
-            f"{what} is damaged: its table should have {size} bytes, but it has only {len(content)} bytes in all"
+            f"{what} is damaged: its table should have {size} bytes, but the whole charsmap has only "
+            f"{len(content)} bytes"
         )
     try:
         content[4 + size :].decode("utf-8")
@@ -155,8 +155,8 @@ def _check_trie(units: npt.NDArray[np.int64], texts: bytes, what: str) -> None:
         starts = units[_children(units, leaves)] & 0x7FFFFFFF if leaves.size else np.array([], dtype=np.int64)
         if starts.size and (starts.max() >= len(texts) or not texts.endswith(b"\0")):
             raise FileFormatError(
-                f"{what} is damaged: it refers to a text at byte {starts.max()}, which must end with NUL within its "
-                f"{len(texts)} bytes of texts"
+                f"{what} is damaged: the text at byte {starts.max()} must end with a NUL character within the "
+                f"{len(texts)} bytes of all texts"
             )
         places = np.unique(_children(units, found))
 

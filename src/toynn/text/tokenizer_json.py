@@ -38,7 +38,8 @@ def parsed_tokenizer(content: bytes) -> Tokenizer:
     tokenizer.no_padding()
     if dropout := getattr(tokenizer.model, "dropout", None):
         raise FileFormatError(
-            f"its dropout is {dropout:.6g}, so the tokens of a text would be random; set it to null in tokenizer.json"
+            f"the dropout is {dropout:.6g}, so the tokens of a text would be random; set dropout to null in "
+            "tokenizer.json"
         )
     return tokenizer
 

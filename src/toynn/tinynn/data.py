@@ -153,7 +153,7 @@ def upload_row_major(s: Session, t: Tensor, m: npt.ArrayLike) -> None:
     array = float_array("m", m, size_of(t))
     rows, cols = _rows_cols(t)
     if array.shape != (rows, cols) and not (rows == 1 and array.shape == (cols,)):
-        raise TinyNNValueError(f"m must have shape ({rows}, {cols}), that of {t!r}, got {array.shape}")
+        raise TinyNNValueError(f"m must have shape ({rows}, {cols}), the shape of {t!r}, got {array.shape}")
     buffer = ffi.from_buffer("float[]", array)
     status(s, lib.tnn_upload_from_float_array, t_handle, buffer, len(buffer))
 
@@ -193,7 +193,7 @@ def download_matmul(s: Session, t: Tensor, m: int, n: int) -> FloatArray:
     rows, cols = _rows_cols(t)
     if want != (cols, rows):
         wrong = "m" if want[0] != cols else "n"
-        raise TinyNNValueError(f"{wrong}: m and n must be {(cols, rows)}, those of {t!r}, got {want}")
+        raise TinyNNValueError(f"{wrong}: m and n must be {(cols, rows)} for {t!r}, got {want}")
     values = tnn_download(s, t)
     with memory_for("t", values.nbytes, "the transposed matrix"):
         return np.ascontiguousarray(values.reshape(rows, cols).T)
@@ -212,7 +212,7 @@ def download_row_major(s: Session, t: Tensor, rows: int, cols: int) -> FloatArra
     have = _rows_cols(t)
     if want != have:
         wrong = "rows" if want[0] != have[0] else "cols"
-        raise TinyNNValueError(f"{wrong}: rows and cols must be {have}, those of {t!r}, got {want}")
+        raise TinyNNValueError(f"{wrong}: rows and cols must be {have} for {t!r}, got {want}")
     return tnn_download(s, t).reshape(want)
 
 

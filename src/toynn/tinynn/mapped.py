@@ -67,7 +67,9 @@ class MappedFile(Initialised):
         return self._state[0]
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TinyNNTypeError("a MappedFile cannot be copied or pickled: it owns a mapping")
+        raise TinyNNTypeError(
+            "a MappedFile cannot be copied or pickled, because it owns a mapping; open the file again"
+        )
 
     def __enter__(self) -> MappedFile:
         return self

@@ -93,5 +93,7 @@ def tnn_quantize(dtype: int, values: FloatArray) -> npt.NDArray[np.uint8]:
     if lib.tnn_quantize(kind, ffi.from_buffer("float[]", values), values.size, out, nbytes) != lib.TNN_OK:
         if (wrong := not_finite(values)) is not None:
             raise TinyNNValueError(f"values must hold only finite numbers to be converted, got {wrong}")
-        raise TinyNNValueError(f"values contains {float(np.abs(values).max()):g}, which is too large for {name}")
+        raise TinyNNValueError(
+            f"values contains {float(np.abs(values).max()):g}, which is too large for {name}; use another dtype"
+        )
     return stored

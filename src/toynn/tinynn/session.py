@@ -91,7 +91,9 @@ class Session:
             native.free()
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TinyNNTypeError("a Session cannot be copied or pickled: it owns native memory")
+        raise TinyNNTypeError(
+            "a Session cannot be copied or pickled, because it owns native memory; make a new Session"
+        )
 
     def __enter__(self) -> Session:
         with self.exclusive():
@@ -203,7 +205,7 @@ def native_session(s: object) -> NativeSession:
     if native is None:
         raise SessionError("this session was never opened; its class must call Session.__init__")
     if os.getpid() != native.pid:
-        raise SessionError("this session belongs to the process that made it: make a new one after fork()")
+        raise SessionError("this session belongs to the parent process; make a new session after fork()")
     return native
 
 
@@ -276,8 +278,8 @@ def _called(
         if native.busy:  # this is a signal handler or a finalizer that interrupted a call of its own thread
             native.live()
             raise SessionError(
-                "the session is in the middle of a call in this thread: a signal handler or __del__ may close it, "
-                "but other calls must wait until the call returns"
+                "the session is in the middle of a call in this thread: a signal handler or __del__ may close the "
+                "session, but other calls must wait until the call returns"
             )
         # busy is set before the pointer is read: if the session is closed from now on, settle() frees it after the
         # call.

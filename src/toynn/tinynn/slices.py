@@ -38,7 +38,9 @@ def tnn_slice_adamw(
             raise TinyNNValueError(f"{name} must have as many elements as w, {slices[0].size}, got {one.size}")
     for i, one in enumerate(slices):
         if any(np.may_share_memory(one, other) for other in written[:i]):
-            raise TinyNNValueError(f"{'wmvg'[i]} must not overlap with another slice that is updated")
+            raise TinyNNValueError(
+                f"{'wmvg'[i]} must not share memory with another argument, because the call updates w, m and v"
+            )
     w_, m_, v_, g_ = (ffi.from_buffer("float[]", one) for one in slices)
     _check(lib.tnn_slice_adamw(w_, m_, v_, g_, slices[0].size, ffi.from_buffer("float[]", row), scale))
 
@@ -62,7 +64,9 @@ def tnn_slice_squares(g: FloatArray, size: int, first: int, end: int) -> npt.NDA
     if not 0 <= whole <= INT31_MAX:
         raise TinyNNValueError(f"size must be from 0 to {INT31_MAX}, got {whole}")
     if not 0 <= begin <= stop <= PARTS:
-        raise TinyNNValueError(f"first and end must be from 0 to {PARTS} in this order, got {begin} and {stop}")
+        raise TinyNNValueError(
+            f"first and end must be from 0 to {PARTS}, and first must be at most end, got {begin} and {stop}"
+        )
     n = whole * stop // PARTS - whole * begin // PARTS
     if values.size != n:
         raise TinyNNValueError(f"g must have the {n} elements of the parts {begin} to {stop - 1}, got {values.size}")

@@ -49,14 +49,15 @@ class StepArgs:
         0.0, "time for the whole run in seconds; train.steps is then only an estimate; 0: no limit"
     )
     only: tuple[str, ...] = documented(
-        (), "train only these weights: groups like norms, attention, feed_forward, or names like blk.28.*; []: all"
+        (),
+        "train only these weights: groups like norms, attention, feed_forward, or names like blk.28.*; []: all weights",
     )
-    objective: str = documented("next_token", "what is learned: next_token, or dpo for data of preference pairs")
+    objective: str = documented("next_token", "training objective: next_token, or dpo for preference pairs")
     recompute: bool = documented(
         False, "compute activations again in the backward pass: less memory, more time, the same results"
     )
     precision: str = documented(
-        "f32", "operands of the products with weight matrices: f32, or bf16, which rounds them to bfloat16"
+        "f32", "type of the operands in products with weight matrices: f32, or bf16 (operands are rounded to bfloat16)"
     )
     z_loss: float = documented(
         0.0, "coefficient of the z-loss, which keeps the logits small; 1e-4 is usual; 0: no z-loss"
@@ -77,7 +78,8 @@ class StepArgs:
             object.__setattr__(self, "epochs", positive("train.epochs", self.epochs))
             if self.steps != DEFAULT_STEPS:
                 raise ConfigurationError(
-                    f"train.steps = {self.steps} and train.epochs = {self.epochs} cannot both be given; leave one out"
+                    f"train.steps = {self.steps} and train.epochs = {self.epochs} cannot both be given; leave out "
+                    "one of these keys"
                 )
 
 
@@ -94,7 +96,9 @@ class EvaluationArgs:
     every: int = documented(100, "steps between evaluations; 0: only at the end")
     windows: int = documented(0, "windows (for dpo: pairs) of the validation split to evaluate; 0: all")
     patience: int = documented(0, "end the run after this many evaluations in a row without improvement; 0: never")
-    min_delta: float = documented(0.0, "an improvement must lower the loss by more than this")
+    min_delta: float = documented(
+        0.0, "an evaluation counts as an improvement if it lowers the best loss by more than this value"
+    )
     prompts: tuple[str, ...] = documented((), "texts that the model continues at each evaluation, for the report")
     sample_tokens: int = documented(60, "largest number of tokens with which the model continues a prompt")
     sample_temperature: float = documented(0.8, "temperature with which the tokens after a prompt are sampled")
@@ -177,16 +181,18 @@ class TrainConfig:
             raise TinyNNTypeError(f"model must be ModelArgs or None, got {type(self.model).__name__}")
         if self.train.only and self.adapter.rank:
             raise ConfigurationError(
-                f"train.only and adapter.rank = {self.adapter.rank} cannot be combined, because an adapter's base is "
-                "frozen; leave one out"
+                f"train.only and adapter.rank = {self.adapter.rank} cannot be combined, because the base of an "
+                "adapter is frozen; leave out one of these keys"
             )
         if self.train.objective != DPO and self.dpo != PreferenceArgs():
             raise ConfigurationError(
-                f'the keys of dpo need train.objective = "{DPO}", got "{self.train.objective}"; leave them out'
+                f'the settings in the section dpo need train.objective = "{DPO}", got "{self.train.objective}"; '
+                "leave out these settings"
             )
         if self.train.objective == DPO and self.train.z_loss > 0:
             raise ConfigurationError(
-                f'train.z_loss must be 0 with train.objective = "{DPO}", got {self.train.z_loss:g}; leave it out'
+                f'train.z_loss must be 0 with train.objective = "{DPO}", got {self.train.z_loss:g}; leave out '
+                "train.z_loss"
             )
         self._check_time()
         if self.train.epochs is not None:

@@ -27,8 +27,8 @@ class DataArgs:
     )
     batching: str = documented(
         PACKED,
-        "windows of samples: packed (several samples in a window), grouped (one sample in a window, and short windows "
-        "for steps with short samples) or padded (one sample in a window of train.t_seq tokens)",
+        "how samples are put into windows: packed (several samples in a window), grouped (one sample in a window; "
+        "a step with short samples has short windows) or padded (one sample in a window of train.t_seq tokens)",
     )
 
     def __post_init__(self) -> None:

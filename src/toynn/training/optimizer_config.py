@@ -32,7 +32,7 @@ class OptimizerArgs:
     eps: float = documented(1e-8, "constant added to the denominator of the update")
     weight_decay: float = documented(0.1, "weight decay, applied to matrices but not to norms and biases")
     clip: float = documented(
-        1.0, "limit of the global gradient norm; larger gradients are scaled down to it; 0: no limit"
+        1.0, "limit of the global gradient norm; larger gradients are scaled down to this limit; 0: no limit"
     )
     kind: str = documented("adamw", "optimizer of the matrices in the layers: adamw or muon")
     muon_lr: float = documented(0.02, "muon: highest learning rate of the matrices in the layers")

@@ -64,8 +64,8 @@ def refuse_random_weights(config: TrainConfig) -> None:
     """Raise ConfigurationError for preference pairs, because training on them must start from a model."""
     if config.train.objective == DPO:
         raise ConfigurationError(
-            f'train.objective = "{DPO}" needs a model to start from; give it with {spelled("init=", "--init")}, '
-            f"or give the base of an adapter with {spelled('base=', '--base')}"
+            f'train.objective = "{DPO}" needs a model to start from; give the model with '
+            f"{spelled('init=', '--init')}, or give the base of an adapter with {spelled('base=', '--base')}"
         )
 
 

@@ -41,8 +41,8 @@ def check_start(processes: Processes, start: Start, data: DataFolder, n_threads:
     with processes.together():
         if start.config.optimizer.ema > 0:
             raise ConfigurationError(
-                f"optimizer.ema = {start.config.optimizer.ema:g} cannot be used with several processes; leave it "
-                "out, or start one process"
+                f"optimizer.ema = {start.config.optimizer.ema:g} cannot be used with several processes; leave out "
+                "optimizer.ema, or start one process"
             )
         share_of(start.config.train, processes.rank, processes.n)
     with processes.together():

@@ -130,8 +130,8 @@ def _stored(run: Path, start: Start, data: DataFolder, engine: LlamaSeqEngine) -
         meta, reference = found
         if reference.sha256 != start.state.progress.reference:
             raise FileFormatError(
-                f"{run / NUMBERS} has the SHA-256 {reference.sha256}, but the run was started with "
-                f"{start.state.progress.reference}; restore the file"
+                f"{run / NUMBERS} has the SHA-256 {reference.sha256}, but the run was started with numbers of the "
+                f"SHA-256 {start.state.progress.reference}; restore the file"
             )
         if meta.data != identity:
             ours, of_run = dataclasses.asdict(meta.data), dataclasses.asdict(identity)
@@ -177,8 +177,8 @@ def load_reference(run: Path) -> tuple[ReferenceMeta, Reference] | None:
         raise FileFormatError(f"{run / NUMBERS} is missing; restore the file") from None
     if len(content) != 8 * (meta.train + meta.validation) or hashlib.sha256(content).hexdigest() != meta.sha256:
         raise FileFormatError(
-            f"{run / NUMBERS} is damaged: its {len(content)} bytes do not have the size and SHA-256 that {REFERENCE} "
-            "names; restore the file"
+            f"{run / NUMBERS} is damaged: its {len(content)} bytes do not have the size and the SHA-256 that "
+            f"{REFERENCE} states; restore the file"
         )
     numbers = np.frombuffer(content, dtype="<f8").astype(np.float64)
     if (wrong := not_finite(numbers)) is not None:

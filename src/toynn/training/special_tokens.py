@@ -98,7 +98,7 @@ def _with_template(kept: SpecialTokens, data: DataFolder) -> tuple[SpecialTokens
     template, own = data.chat_template, kept.foreign.chat_template
     if template is None or template == own:
         return kept, []
-    notes = ["the chat template of the data replaces the one of the model, which is different"] if own else []
+    notes = ["the chat template of the data replaces the chat template of the model, which is different"] if own else []
     return dataclasses.replace(kept, foreign=dataclasses.replace(kept.foreign, chat_template=template)), notes
 
 

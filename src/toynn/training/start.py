@@ -89,7 +89,7 @@ def find_start(args: TrainArgs, run: RunReader, data: DataFolder) -> Start:
         return _resumed(args, held, data)
     if held is not None and held.training is not None:
         raise TinyNNValueError(
-            f"{spelled('out', '--out')}: {args.out} is already a run of {held.step} steps; resume it "
+            f"{spelled('out', '--out')}: {args.out} is already a run of {held.step} steps; resume the run "
             f"({spelled('resume=True', '--resume')}), or use another folder"
         )
     if held is not None and args.init is not None:
@@ -106,15 +106,15 @@ def find_start(args: TrainArgs, run: RunReader, data: DataFolder) -> Start:
     if init is not None and isinstance(init.contents, ModelOnBase):
         if init is held:
             raise TinyNNValueError(
-                f"{spelled('out', '--out')}: {args.out} already contains an adapter; give it with "
+                f"{spelled('out', '--out')}: {args.out} already contains an adapter; give this adapter with "
                 f"{spelled('init=', '--init')}, and use a new folder"
             )
         init, base = continued(args.base, init)
         return dataclasses.replace(_initialized(args, config, init, data), base=base)
     if config.adapter.rank:
         raise ConfigurationError(
-            f"adapter.rank = {config.adapter.rank} needs a base, the model that the adapter is trained on; give it "
-            f"with {spelled('base=', '--base')}"
+            f"adapter.rank = {config.adapter.rank} needs a base, the model that the adapter is trained on; give "
+            f"the base with {spelled('base=', '--base')}"
         )
     if init is None:
         refuse_random_weights(config)
@@ -161,9 +161,7 @@ def _initialized(args: TrainArgs, config: TrainConfig, init: Checkpoint, data: D
             f"{getattr(shape, key)!r}; leave out the keys of model, because its shape comes from there"
         )
     if data.tokenizer is not None and not (model.tokenizer and same_encoding(model.tokenizer, data.tokenizer)):
-        raise TinyNNValueError(
-            f"data: {args.data} was prepared with another tokenizer than that of {init.path}; {_remedy(init)}"
-        )
+        raise TinyNNValueError(f"data: {args.data} was not prepared with the tokenizer of {init.path}; {_remedy(init)}")
     if data.meta.vocab_size > model.shape.vocab:
         raise TinyNNValueError(
             f"data: {args.data} has a vocabulary of {data.meta.vocab_size} tokens, but {init.path} has only "
@@ -241,8 +239,8 @@ def own_config(checkpoint: Checkpoint, overrides: Iterable[str] = ()) -> TrainCo
 def _training(checkpoint: Checkpoint) -> TrainingState:
     if checkpoint.training is None:
         raise TinyNNValueError(
-            f"resume: {checkpoint.path} was not written by training, so it cannot be resumed; train it without "
-            f"{spelled('resume', '--resume')}"
+            f"resume: {checkpoint.path} was not written by training, so it cannot be resumed; start the training "
+            f"without {spelled('resume', '--resume')}"
         )
     return checkpoint.training
 
@@ -293,7 +291,9 @@ def _changes_of_order(state: TrainingState, config: TrainConfig, step: int) -> t
     if not several or step == 0 or state.progress.order_of_sums == OVER_WINDOWS:
         return ()
     note = f"an older version of toynn, which added up the gradients of a step in another order, took {_steps(step)}"
-    return (f"{note}; from here on, the weights differ by rounding errors from those that it would reach",)
+    return (
+        f"{note}; from here on, the weights differ by rounding errors from those that the older version would reach",
+    )
 
 
 def _steps(n: int) -> str:
@@ -337,8 +337,8 @@ def _resumed_config(args: TrainArgs, own: TrainConfig, held: Checkpoint, epoch: 
             f"to change it on purpose, use {request}"
             if key in CHANGEABLE
             else "a resumed run can change only train.steps, train.epochs, train.seconds, train.recompute, "
-            "evaluation.*, checkpoint.*, schedule.*, and optimizer.* without kind and ema; leave it out, or start a "
-            "new run"
+            "evaluation.*, checkpoint.*, schedule.*, and optimizer.* without kind and ema; leave out this key, or "
+            "start a new run"
         )
         raise ConfigurationError(f"{key} is {now!r}, but the run has {was!r}; {remedy}")
     return config

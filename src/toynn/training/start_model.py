@@ -59,8 +59,8 @@ def realize(engine: LlamaSeqEngine, start: Start, n_threads: int | None, batch: 
         names = {one.name + end for one in trained for end in (*one.moments(start.config.optimizer.kind), *ends)}
         if (wrong := names.symmetric_difference(start.state.moments)) and start.checkpoint is not None:
             raise FileFormatError(
-                f"{start.checkpoint.path} is damaged: its moments are not those of the trained weights; {min(wrong)!r} "
-                f"is {'missing' if min(wrong) in names else 'unknown'}"
+                f"{start.checkpoint.path} is damaged: its moments must be those of the trained weights, but "
+                f"{min(wrong)!r} is {'missing' if min(wrong) in names else 'unknown'}"
             )
         for name, values in start.state.moments.items() if updates else ():
             engine.upload_weight(name.removesuffix(UNAVERAGED), values)

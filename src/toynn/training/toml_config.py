@@ -166,7 +166,7 @@ def _parsed_config(content: str, overrides: tuple[str, ...], init: Checkpoint | 
         _override(table, override)
     train = table.get("train")
     if isinstance(train, dict) and train.keys() >= _LENGTHS:
-        raise ConfigurationError("train.steps and train.epochs cannot both be given; leave one out")
+        raise ConfigurationError("train.steps and train.epochs cannot both be given; leave out one of these keys")
     for section in table.values():
         if isinstance(section, dict) and (wrong := VOCABULARY & section.keys()):
             raise ConfigurationError(f"unknown key {min(wrong)!r}: {NO_VOCABULARY_KEY}")
@@ -269,7 +269,7 @@ def _override(table: dict[str, Any], override: object) -> None:
     for name in names[:-1]:
         inner = table.setdefault(name, {})
         if not isinstance(inner, dict):
-            raise ConfigurationError(f"{override!r:.80}: {name} is not a section")
+            raise ConfigurationError(f"{override!r:.80} is not a setting, because {name} is not a section")
         table = inner
     try:
         parsed = _parsed(f"x = {value}")

@@ -195,7 +195,8 @@ class _Trainer:
             return ()
         if self._data.tokenizer is None:
             raise ConfigurationError(
-                "evaluation.prompts needs data with a tokenizer, but this data has only token ids; leave the key out"
+                "evaluation.prompts needs data with a tokenizer, but this data has only token ids; leave out "
+                "evaluation.prompts"
             )
         if self._continue_prompts is None:
             raise ConfigurationError("evaluation.prompts needs a function that generates texts; use toynn.train")

@@ -245,7 +245,11 @@ def test_sequences_of_different_lengths_share_a_cache_in_f16(n_threads: int) -> 
 @pytest.mark.parametrize(
     ("n_past", "first_rows", "mentions"),
     [
-        ([0, 0], [0, 21], r"first_rows\[1\] = 21 must be between 2, the end of the sequences before, and 20"),
+        (
+            [0, 0],
+            [0, 21],
+            r"first_rows\[1\] = 21 must be between 2, the first row after the preceding sequence, and 20",
+        ),
         ([5, 0], [0, 6], r"first_rows\[1\] = 6 must be between 7"),
         ([5, 0], [-1, 7], r"first_rows\[0\] = -1 must be between 0"),
         ([9, 0], [0, 15], r"n_past\[0\] = 9 must be between 0 and 8, because the cache can hold 10 tokens"),
@@ -296,7 +300,7 @@ def test_caches_are_resized_before_a_graph_only() -> None:
             nn.tnn_kv_cache(s, 4, 8, nn.TNN_BF16)
         cache = nn.tnn_kv_cache(s, 4, 8, nn.TNN_F16)
         weight = nn.tnn_input_2d_f32_persistent(s, 2, 2)
-        with pytest.raises(SessionError, match="caches can be resized only between"):
+        with pytest.raises(SessionError, match="caches can be resized only after"):
             nn.tnn_resize_kv_caches(s, 4)
         nn.tnn_finalize_weights(s)
         nn.upload_row_major(s, weight, np.full((2, 2), 3.0, np.float32))
@@ -309,7 +313,7 @@ def test_caches_are_resized_before_a_graph_only() -> None:
         assert not nn.download_row_major(s, cache, 7, 8).any()
         assert nn.download_row_major(s, weight, 2, 2).tolist() == [[3.0, 3.0], [3.0, 3.0]]
         nn.tnn_input_1d_f32(s, 1)
-        with pytest.raises(SessionError, match="caches can be resized only between"):
+        with pytest.raises(SessionError, match="caches can be resized only after"):
             nn.tnn_resize_kv_caches(s, 4)
     with nn.Session(n_threads=1) as s:
         nn.tnn_input_1d_f32_persistent(s, 1)

@@ -183,7 +183,7 @@ def test_wrong_starts_are_refused() -> None:
     ids, wanted = ids_and_targets()
     with realized(MODELS["llama"], t_seq=T, t_batch=BATCH) as e:
         e.build_training_step()
-        with pytest.raises(TinyNNValueError, match=r"^starts needs build_training_step\(packed=True\)$"):
+        with pytest.raises(TinyNNValueError, match=r"^starts can be given only after build_training_step\(packed=True"):
             e.train_step(ids, wanted, HP.hp(1), starts=STARTS)
         e.build_training_step(packed=True)
         for place, value, mentions in (

@@ -194,7 +194,7 @@ def test_wrong_starts_are_refused_before_a_compute(wrong: list[int], at: int, fi
         message = (
             rf"starts STARTS\[{first + at}\] = {wrong[at]} must be {at}, the position of this token in its sequence"
         )
-        with pytest.raises(TinyNNValueError, match=f"{message}, or the start of the token before it"):
+        with pytest.raises(TinyNNValueError, match=f"{message}, or the start of the preceding token in this sequence"):
             nn.tnn_compute(s)
 
 

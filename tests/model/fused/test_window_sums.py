@@ -235,12 +235,12 @@ def test_calls_that_do_not_fit_the_windows_are_refused_and_change_nothing() -> N
         e.build_training_step(keep_gradients=True, batches=3)
         before = {name: e.download_weight(name).tobytes() for name in e.param_names()}
         for _ in range(2):
-            with pytest.raises(SessionError, match="there are no gradients yet to add to"):
+            with pytest.raises(SessionError, match="adds to the gradients of an earlier call, but there are none"):
                 e.train_step(*feed, accumulate=True, update=False)
         assert before == {name: e.download_weight(name).tobytes() for name in e.param_names()}
         e.train_step(*feed)
         # the step has ended, so there is no sum to add to
-        with pytest.raises(SessionError, match="there are no gradients yet to add to"):
+        with pytest.raises(SessionError, match="adds to the gradients of an earlier call, but there are none"):
             e.train_step(*feed, accumulate=True)
         with pytest.raises(SessionError, match="tensors of a graph exist already; set the windows before"):
             nn.tnn_session_set_windows(e.sess, 1, 0)

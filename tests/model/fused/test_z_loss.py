@@ -131,7 +131,7 @@ def test_an_option_that_does_not_fit_is_refused() -> None:
     cfg = SmolLM2Config(VOCAB, 8, 2, 1, 12, 1, 16, 10000.0, 1e-5)
     with LlamaSeqEngine() as engine, pytest.raises(TinyNNValueError, match=r"z_loss=0\.1 needs layout='fused'"):
         engine.realize(cfg, RecipeOptions(t_seq=4, z_loss=0.1))
-    says = r"z_loss must be 0 with preference, got 0\.1"
+    says = r"z_loss must be 0 if preference is given, got 0\.1"
     with realized(cfg, t_seq=4, t_batch=2, z_loss=0.1) as engine, pytest.raises(TinyNNValueError, match=says):
         engine.build_training_step(preference=Preference())
     with pytest.raises(TinyNNValueError, match="z_loss must be"):

@@ -55,7 +55,7 @@ def test_a_matrix_declared_with_rows_and_cols_exchanged_refuses_its_values() -> 
             nn.upload_row_major(s, w, normal(3, 5))
         with pytest.raises(TinyNNValueError, match=r"^rows: rows and cols must be \(5, 3\)"):
             nn.download_row_major(s, w, 3, 5)
-        with pytest.raises(TinyNNValueError, match="tnn_matmul: a has shape"):
+        with pytest.raises(TinyNNValueError, match="tnn_matmul: the tensor a has shape"):
             nn.tnn_matmul(s, w, nn.tnn_input_2d_f32(s, 2, 5))
         nn.tnn_upload_from_float_array(s, w, normal(5, 3))
         nn.tnn_upload_from_float_array(s, w, normal(15))
@@ -173,7 +173,7 @@ def test_the_helpers_compute_the_product_of_matrices() -> None:
         nn.compute(s)
         np.testing.assert_allclose(nn.download_matmul(s, t_c, 4, 5), a.astype(np.float64) @ b, atol=1e-5)
         assert nn.download_to_mat(s, t_c, 5, 4).tolist() == nn.download_matmul(s, t_c, 4, 5).T.tolist()
-        with pytest.raises(TinyNNValueError, match=r"^m: m and n must be \(4, 5\), those of .*, got \(5, 4\)"):
+        with pytest.raises(TinyNNValueError, match=r"^m: m and n must be \(4, 5\) for .*, got \(5, 4\)"):
             nn.download_matmul(s, t_c, 5, 4)
         with pytest.raises(TinyNNValueError, match=r"^m has shape \(5, 3\), but it must be \(3, 5\), the transpose of"):
             nn.upload_transposed(s, t_b, b.T)

@@ -191,7 +191,7 @@ def test_a_node_that_the_result_does_not_depend_on_can_be_added(s: Session) -> N
     nn.tnn_add_to_graph(s, nn.tnn_cpy(s, row, nn.tnn_view_1d(s, cache, 4, 16)))
     out = nn.tnn_sum(s, cache)
     nn.tnn_realize(s, out)
-    with pytest.raises(SessionError, match="added to the graph only before it is built"):
+    with pytest.raises(SessionError, match="added to the graph only before the graph is built"):
         nn.tnn_add_to_graph(s, out)
     nn.tnn_upload_from_float_array(s, row, [1.0, 2.0, 3.0, 4.0])
     nn.tnn_compute(s)

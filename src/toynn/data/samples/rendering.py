@@ -59,8 +59,8 @@ def render(
         if chats and templates is None:
             use = spelled("chat_template='chatml'", "--chat-template chatml")
             raise TinyNNValueError(
-                "chat_template: the samples are conversations, but the tokenizer comes without a chat template; give "
-                f"one, for example {use}"
+                "chat_template: the samples are conversations, but the tokenizer comes without a chat template; "
+                f"give a chat template, for example {use}"
             )
         found = iter(templates.render_all([_request(chat, settings) for chat in chats]) if templates else [])
         for place, sample in batch:

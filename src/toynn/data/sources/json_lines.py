@@ -27,7 +27,7 @@ def object_of(place: int, content: bytes) -> Item:
     except TinyNNValueError as error:
         return Item(place, None, str(error))
     if not isinstance(value, dict):
-        return Item(place, None, f"it must be a JSON object, but is {content[:40].decode('utf-8', 'replace')!r}")
+        return Item(place, None, f"the line must be a JSON object, but is {content[:40].decode('utf-8', 'replace')!r}")
     return Item(place, value)
 
 

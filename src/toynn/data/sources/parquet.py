@@ -80,7 +80,7 @@ def _row(place: int, row: Any) -> Item:
     try:
         return Item(place, _without_nulls(row.to_pylist()[0]))
     except UnicodeDecodeError:
-        return Item(place, None, "a text in it is not UTF-8")
+        return Item(place, None, "a text of the row is not UTF-8")
 
 
 def _without_nulls(value: Any) -> Any:

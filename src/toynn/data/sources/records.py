@@ -137,7 +137,7 @@ def _pair(record: Mapping[str, Any]) -> Pair:
         prompt = _str(record, "prompt") if texts else record["prompt"]
     for name, continuation in (("chosen", chosen), ("rejected", rejected)):
         if not continuation:
-            raise TinyNNValueError(f"{name!r} must continue the prompt, but has nothing after it")
+            raise TinyNNValueError(f"{name!r} must have text or messages after the prompt, got none")
     if texts:
         return Pair(Completion(prompt, chosen), Completion(prompt, rejected))
     if not isinstance(prompt, list):
@@ -266,4 +266,4 @@ def _wrong(record: Mapping[str, Any], name: str, what: str) -> str:
     if name in record:
         return f"{name!r} must be {what}, got {record[name]!r:.40}"
     keys = ", ".join(map(repr, list(record)[:8])) or "none"
-    return f"it has no field {name!r}; its fields are {keys:.200}"
+    return f"the sample has no field {name!r}; its fields are {keys:.200}"

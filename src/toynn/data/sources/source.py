@@ -49,7 +49,9 @@ class Skipped:
                     f"{message}; to ignore N such samples, use {spelled('skip_bad=N', '--skip-bad N')}"
                 )
             option = spelled("skip_bad", "--skip-bad")
-            raise FileFormatError(f"more than {option} = {self.most} samples are broken; the last one: {message}")
+            raise FileFormatError(
+                f"more than {option} = {self.most} samples are broken; the last broken sample is {message}"
+            )
 
 
 @dataclass(frozen=True)

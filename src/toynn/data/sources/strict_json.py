@@ -29,7 +29,7 @@ def parsed(content: bytes) -> Any:
     except TinyNNValueError:
         raise
     except ValueError as error:  # the text contains an integer with too many digits
-        raise TinyNNValueError(f"toynn does not read this JSON: {' '.join(str(error).split()):.100}") from None
+        raise TinyNNValueError(f"toynn cannot read this JSON: {' '.join(str(error).split()):.100}") from None
 
 
 def _check_depth(text: str) -> None:
@@ -54,7 +54,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refused(constant: str) -> None:
-    raise TinyNNValueError(f"{constant} is not JSON")
+    raise TinyNNValueError(f"{constant} is not a JSON number; use a finite number or null")
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refused)

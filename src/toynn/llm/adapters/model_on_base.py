@@ -35,10 +35,7 @@ class ModelOnBase(DescribedModel):
         if not isinstance(self.adapter, TrainedAdapter | None):
             raise TinyNNTypeError(f"adapter must be a TrainedAdapter or None, got {type(self.adapter).__name__}")
         if self.adapter is not None and self.adapter.shape != self.shape:
-            raise TinyNNValueError(
-                f"shape must equal adapter.shape, the shape of the base of the adapter: {self.adapter.shape}, got "
-                f"{self.shape}"
-            )
+            raise TinyNNValueError(f"shape must equal adapter.shape = {self.adapter.shape}, got {self.shape}")
         self._check_description()
 
 

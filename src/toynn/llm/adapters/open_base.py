@@ -55,7 +55,7 @@ class OpenBase(Initialised):
         if given != expected.sha256:
             raise TinyNNValueError(
                 f"{self.path} is not the base that the adapter was trained on: its SHA-256 is {given[:16]}..., but "
-                f"that of the base was {expected.sha256[:16]}...; restore the base, or {place_of_base()}"
+                f"the SHA-256 of the base was {expected.sha256[:16]}...; restore the base, or {place_of_base()}"
             )
 
     def close(self) -> None:
@@ -84,7 +84,8 @@ def needed_base(model: AnyModel, path: Path, base: object | None) -> BaseModel |
         return adapter.base
     if base is not None:
         raise TinyNNValueError(
-            f"{spelled('base', '--base')}: {path} contains all weights of its model, so it needs no base"
+            f"{spelled('base', '--base')}: {path} contains all weights of its model and needs no base; leave out "
+            f"{spelled('base', '--base')}"
         )
     return None
 

@@ -113,7 +113,7 @@ class LlamaSeqEngine(PartialSteps):
         packed = _packed(layout, boolean("packed", packed))
         _check_pairs(layout, preference)
         if preference is not None and layout.options.z_loss > 0:
-            raise TinyNNValueError(f"z_loss must be 0 with preference, got {layout.options.z_loss:g}")
+            raise TinyNNValueError(f"z_loss must be 0 if preference is given, got {layout.options.z_loss:g}")
         batches = integer("batches", batches, 1)
         if batches > 1 and options.updates and not options.keep_gradients:
             raise TinyNNValueError(f"batches must be 1 without keep_gradients=True, got {batches}")
@@ -202,7 +202,7 @@ class LlamaSeqEngine(PartialSteps):
         at = None if positions is None else checked_positions(positions, layout.n, layout.shape.ctx)
         firsts = _starts(layout, starts)
         if firsts is not None and graph.starts is None:
-            raise TinyNNValueError("starts needs build_training_step(packed=True)")
+            raise TinyNNValueError("starts can be given only after build_training_step(packed=True)")
         labels = layout.checked_labels(targets, needs_token=loss_divisor is None)
         inputs = ReferenceValues.checked(graph.preference, reference, layout.options.t_batch)
         count = layout.number_of_targets(labels) if inputs is None else layout.options.t_batch // 2

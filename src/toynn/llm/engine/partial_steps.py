@@ -55,7 +55,7 @@ class PartialSteps(TunedModel):
         adds = boolean("accumulate", accumulate)
         firsts = None if starts is None else checked_starts(starts, layout.t_seq, layout.n)
         if firsts is not None and graph.starts is None:
-            raise TinyNNValueError("starts needs build_training_step(packed=True)")
+            raise TinyNNValueError("starts can be given only after build_training_step(packed=True)")
         with layout.session.exclusive():
             layout.place(graph, None, firsts)
             if inputs is not None:

@@ -253,7 +253,7 @@ class LlamaDecoder(Initialised):
             if before + array.size > self.n_ctx:
                 raise TinyNNValueError(
                     f"ids must hold at most {self.n_ctx - before} tokens, because {before} of n_ctx = {self.n_ctx} "
-                    f"were read, got {array.size}"
+                    f"tokens are already read, got {array.size}"
                 )
             self._turns += 1
             try:
@@ -276,16 +276,19 @@ class LlamaDecoder(Initialised):
         array = self._checked(ids)
         if len(sequences) != array.size:
             raise TinyNNValueError(
-                f"sequences must be {array.size} rising numbers, one for each token, got {len(sequences)}"
+                f"sequences must have {array.size} numbers, one for each token, got {len(sequences)}"
             )
         numbers = [self._sequence(one) for one in sequences]
         if sorted({*numbers}) != numbers:
-            raise TinyNNValueError(f"sequences must be {array.size} rising numbers, one for each token, got {numbers}")
+            raise TinyNNValueError(f"sequences must be different numbers in rising order, got {numbers}")
         s = self._session
         with s.exclusive():
             for one in numbers:
                 if self._n_past[one] >= self.n_ctx:
-                    raise TinyNNValueError(f"sequences: the sequence {one} is full: it has n_ctx = {self.n_ctx} tokens")
+                    raise TinyNNValueError(
+                        f"sequences: the sequence {one} is full, because it already has n_ctx = {self.n_ctx} "
+                        "tokens; remove tokens with rewind"
+                    )
             self._turns += 1
             return self._downloaded(self._read(array, numbers).logits).reshape(array.size, -1)
 

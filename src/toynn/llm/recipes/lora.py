@@ -45,7 +45,9 @@ class LoRA(Recipe):
         if opts.weight_dtype != TNN_F32:
             raise TinyNNValueError(f"weight_dtype must be 0, because a base keeps its types, got {opts.weight_dtype}")
         if opts.layout != "per_head":
-            raise TinyNNValueError(f'layout must be "per_head", the only one with adapters, got {opts.layout!r}')
+            raise TinyNNValueError(
+                f'layout must be "per_head", the only layout that this recipe supports, got {opts.layout!r}'
+            )
         engine = self._engine
         engine.enable_lora_q(rank)
         engine.enable_lora_q_adamw()
