@@ -15,7 +15,7 @@ pytestmark = pytest.mark.quick
 
 
 def names_for_type_checkers() -> dict[str, str]:
-    """The imports of the TYPE_CHECKING block: public name -> module."""
+    """Return the imports of the TYPE_CHECKING block: the module of each public name."""
     tree = ast.parse(Path(toynn.__file__).read_text(encoding="utf-8"))
     (block,) = (node for node in tree.body if isinstance(node, ast.If))
     return {

@@ -223,7 +223,7 @@ def sweep_first_session(faults: Faults, path: str, mode: str, first: int, stride
 
 
 def child(names: list[str], mode: str, first: int, stride: int, library: str) -> None:
-    """Sweep operations. first: the first n of the first operation. 0: derive n from the name of the operation."""
+    """Sweep operations in this process. first: the first n of the first operation; 0: derive n from its name."""
     faulthandler.enable()
     for name in names:
         print(f"operation {name}", flush=True)
@@ -284,9 +284,9 @@ def compiled(folder: Path, name: str) -> Path:
 def run(
     injector: Path, names: list[str], mode: str, *, first: int = 1, stride: int = 1, library: Path | None = None
 ) -> dict[str, Swept]:
-    """Sweep operations in a child process. If an n ends this process, continue after this n in a new process.
+    """Sweep operations in a child process. If the process ends at an n, continue after this n in a new process.
 
-    first: the first n of the first operation. 0: derive n from the name of the operation.
+    first: the first n of the first operation; 0: derive n from the name of the operation.
     """
     swept = {name: Swept() for name in names}
     while names:
