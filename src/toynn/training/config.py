@@ -46,7 +46,7 @@ class StepArgs:
     seed: int = documented(0, "random seed of the initial weights and of the data order")
     epochs: float | None = documented(None, "passes over the training tokens, instead of train.steps")
     seconds: float = documented(
-        0.0, "time for the whole run in seconds; train.steps is then only an estimate; 0: no limit"
+        0.0, "time for the whole run in seconds; with a time, train.steps is only an estimate; 0: no limit"
     )
     only: tuple[str, ...] = documented(
         (),
@@ -216,13 +216,13 @@ class TrainConfig:
             raise ConfigurationError(f'train.seconds needs schedule.kind = "wsd", got {schedule.kind!r}')
         if schedule.decay:
             raise ConfigurationError(
-                f"train.seconds = {seconds:g} and schedule.decay = {schedule.decay} cannot both be given, because the "
-                "learning rate falls when the time is nearly over; leave one out"
+                f"train.seconds = {seconds:g} and schedule.decay = {schedule.decay} cannot both be given, because "
+                "the learning rate falls when the time is nearly over; leave out one of these keys"
             )
         if self.train.epochs is not None:
             raise ConfigurationError(
-                f"train.seconds = {seconds:g} and train.epochs = {self.train.epochs} cannot both be given; leave one "
-                "out"
+                f"train.seconds = {seconds:g} and train.epochs = {self.train.epochs} cannot both be given; leave "
+                "out one of these keys"
             )
 
     @property

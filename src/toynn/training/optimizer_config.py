@@ -71,7 +71,7 @@ class ScheduleArgs:
     decay: int = documented(0, "wsd: number of last steps, during which the learning rate falls")
     min_ratio: float = documented(0.1, "cosine, wsd: learning rate of the last step, divided by lr")
     falls: tuple[str, ...] = documented(
-        (), 'wsd, written by runs with train.seconds: "a-b" lets the learning rate fall after step a, to end at step b'
+        (), 'wsd: written by runs with train.seconds; "a-b" lets the learning rate fall from step a to step b'
     )
 
     def __post_init__(self) -> None:
@@ -94,14 +94,15 @@ class ScheduleArgs:
             begin, end = (int(match[1]), int(match[2])) if match else (0, 0)
             if not after <= begin < end <= INT31_MAX:
                 raise ConfigurationError(
-                    f'schedule.falls must contain texts "a-b", with steps a < b in rising order of a, got {one!r:.40}'
+                    'schedule.falls must contain texts like "800-1000": a first step and a larger last step, in the '
+                    f"order of the first steps, got {one!r:.40}"
                 )
             after = begin + 1
         if falls and self.kind != "wsd":
             raise ConfigurationError(f'schedule.falls needs schedule.kind = "wsd", got {self.kind!r}')
         if falls and self.decay:
             raise ConfigurationError(
-                f"schedule.falls and schedule.decay = {self.decay} cannot both be given; leave one out"
+                f"schedule.falls and schedule.decay = {self.decay} cannot both be given; leave out one of these keys"
             )
 
     @property

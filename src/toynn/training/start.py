@@ -315,7 +315,7 @@ def _resumed_config(args: TrainArgs, own: TrainConfig, held: Checkpoint, epoch: 
         if config.train.steps not in (own.train.steps, DEFAULT_STEPS):
             raise ConfigurationError(
                 f"train.steps = {config.train.steps} has no effect, because the run ends after train.seconds = "
-                f"{config.train.seconds:g}; leave it out, or also set train.seconds to 0"
+                f"{config.train.seconds:g}; leave out train.steps, or also set train.seconds to 0"
             )
         train = dataclasses.replace(config.train, steps=own.train.steps)
         schedule = dataclasses.replace(config.schedule, falls=own.schedule.falls)

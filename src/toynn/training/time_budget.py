@@ -141,8 +141,8 @@ def budget_of(args: TrainArgs, start: Start, began: float, processes: Processes 
         return None
     if processes is not None:
         raise ConfigurationError(
-            f"train.seconds = {seconds:g} needs a run in one process, but mpiexec started {processes.n}; set "
-            "train.steps instead"
+            f"train.seconds = {seconds:g} needs a run in one process, but mpiexec started {processes.n} processes; "
+            "set train.steps instead"
         )
     used = args.seconds_used + (seconds_in_log(args.out / LOG) if args.resume else 0.0)
     return TimeBudget(start.config, used + now() - began, start.step, now)
