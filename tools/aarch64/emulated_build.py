@@ -164,7 +164,10 @@ def _wheel(folder: Path, sysroot: Path) -> Path:
 
 
 def _install(folder: Path, target: Path, version: str, *what: str) -> None:
-    """Install packages for the root file system's interpreter in the new folder `target`. An error removes the folder."""
+    """Install packages for the interpreter of the root file system in the new folder `target`.
+
+    An error removes the folder.
+    """
     part = folder / f"{target.name}.part"
     shutil.rmtree(part, ignore_errors=True)
     platforms = ["linux_aarch64", "manylinux2014_aarch64", *(f"manylinux_2_{n}_aarch64" for n in range(17, 37))]
