@@ -11,6 +11,7 @@
 #   make bench      Compare toynn with PyTorch and write docs/performance.md (half an hour on an idle machine).
 #   make bench-adapters  Compare LoRA training with PEFT and write a section of docs/performance.md (8 minutes).
 #   make bench-prepare  Compare the preparation of data with datasets, and write a section of docs/performance.md.
+#   make bench-long  Compare training on long sequences with PyTorch, and write a section of docs/performance.md (10 minutes).
 #   make bench-decoding  Compare decoding with llama.cpp and write a section of docs/performance.md (5 minutes).
 #   make sweep      Train small models with many settings, and write docs/training-recipes.md (hours; can be stopped).
 #   make fuzz       Run the four fuzzers: session API from Python, from C, from a generator, and the file readers.
@@ -49,7 +50,7 @@ PIP    := $(PY) -m pip --disable-pip-version-check
 NATIVE := CMakeLists.txt pyproject.toml vendor/ggml.lock vendor/populate.py $(wildcard csrc/*.py csrc/*.[ch] csrc/*.map csrc/*/*.[ch])
 
 .DEFAULT_GOAL := help
-.PHONY: help run quickstart quickstart-answers check quick-tests test test-all lint dev bench bench-adapters bench-prepare bench-decoding sweep fuzz generate corpus fixtures \
+.PHONY: help run quickstart quickstart-answers check quick-tests test test-all lint dev bench bench-adapters bench-prepare bench-long bench-decoding sweep fuzz generate corpus fixtures \
         determinism-matrix aarch64 sanitize sanitize-threads coverage soak power-loss clean
 .DELETE_ON_ERROR:
 
@@ -103,6 +104,9 @@ bench-adapters: $(VENV)/.installed-dev
 
 bench-prepare: $(VENV)/.installed-dev
 	$(PY) -m benchmarks.prepare $(BENCH)
+
+bench-long: $(VENV)/.installed-dev
+	$(PY) -m benchmarks.long_context $(BENCH)
 
 bench-decoding: $(VENV)/.installed-dev
 	$(PY) -m benchmarks.decoding $(BENCH)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from benchmarks.machine import peak_rss, rss
-from benchmarks.shapes import ADAPTER_SHAPES, SHAPES, Shape
+from benchmarks.shapes import ADAPTER_SHAPES, LONG_SHAPES, SHAPES, Shape
 
 
 class Program(Protocol):
@@ -97,7 +97,7 @@ def answer(program: Program, command: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    name, shape, threads = sys.argv[1], {**SHAPES, **ADAPTER_SHAPES}[sys.argv[2]], int(sys.argv[3])
+    name, shape, threads = sys.argv[1], {**SHAPES, **ADAPTER_SHAPES, **LONG_SHAPES}[sys.argv[2]], int(sys.argv[3])
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 

@@ -117,3 +117,11 @@ _ON_BASES = (
     ),
 )  # fmt: skip
 ADAPTER_SHAPES = {shape.name: shape for shape in _ON_BASES}
+
+_LONG = SHAPES["long"]
+_LONG_CONTEXTS = (
+    dataclasses.replace(_LONG, name="small-1024", rounds=6, steps=3),
+    dataclasses.replace(_LONG, name="small-4096", t_seq=4096, rounds=5, steps=1),
+    dataclasses.replace(_LONG, name="small-16384", t_seq=16384, rounds=3, steps=1),
+)
+LONG_SHAPES = {shape.name: shape for shape in _LONG_CONTEXTS}

@@ -10,7 +10,7 @@
 #include "kernels/kernel.h"
 #include "kernels/parts.h"
 #include "kernels/rope.h"
-#include "kernels/vec8.h"
+#include "kernels/row_loops.h"
 #include "ops/operands.h"
 
 /* ------------------------------------------------------------------ forward */
@@ -20,11 +20,18 @@ static const int32_t * starts_of(const struct ggml_tensor * node, int src, int64
     return node->src[src] == NULL ? NULL : (const int32_t *) node->src[src]->data + sequence * t_seq;
 }
 
+static void copy_rows(const float * from, int64_t from_row, int64_t rows, int64_t n, float * to, int64_t to_row) {
+    for (int64_t row = 0; row < rows; row++) {
+        memcpy(to + row * to_row, from + row * from_row, (size_t) n * sizeof(float));
+    }
+}
+
 /* Computes attention. Operands: qkv, RoPE table, [starts]. */
 static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     struct tnn_attention_shape         h = tnn__attention_shape(k->params);
     const struct tnn_attention_buffers b = tnn__attention_buffers(scratch, k->params);
     const int64_t out_row  = h.n_heads * h.d;
+    struct tnn_panels key_panels = { NULL };
     int64_t begin, end;
     tnn__part(dst->ne[1] / h.t_seq * h.n_heads, 1, ith, nth, &begin, &end);
     for (int64_t piece = begin; piece < end; piece++) {
@@ -36,13 +43,15 @@ static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, 
         float       * out    = (float *) dst->data + sequence * h.t_seq * out_row + head * h.d;
         if (piece == begin || head % h.group == 0) {
             tnn__rotate(qkv + (h.n_heads + kv) * h.d, h.qkv_row, table, h.t_seq, h.d, false, 1.0f, b.keys, h.d);
+            copy_rows(values, h.qkv_row, h.t_seq, h.d, b.values, h.d);
+            key_panels = tnn__attention_panels(k->params, b.keys, b.key_panels);
         }
         for (int64_t q0 = 0; q0 < h.t_seq; q0 += TNN_QUERIES) {
             const int64_t first_key = tnn__first_key(&h, q0);
             const struct tnn_attention_block block = {
                 .queries = qkv + head * h.d + q0 * h.qkv_row, .table = table + q0 * h.d,
                 .rows = tnn__min(TNN_QUERIES, h.t_seq - q0), .first = q0, .keys = b.keys + first_key * h.d, .key_row = h.d,
-                .values = values + first_key * h.qkv_row, .value_row = h.qkv_row,
+                .values = b.values + first_key * h.d, .value_row = h.d, .key_panels = key_panels,
             };
             tnn__block_attention(&h, &b, &block, out + q0 * out_row, out_row);
         }
@@ -51,30 +60,31 @@ static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, 
 
 /* ------------------------------------------------------------------ backward */
 
-/* Normalises P, then replaces dP by dS = P (dP - sum_j P dP), row by row. */
-static void softmax_back(float * p, float * dp, int64_t stride, int64_t rows, int64_t n_keys, const float * inverse) {
-    for (int64_t row = 0; row < rows; row++, p += stride, dp += stride) {
-        const v8f by  = v8_set1(inverse[row]);
-        v8f       dot = v8_set1(0.0f);
-        int64_t   i   = 0;
-        for (; i + V8_LANES <= n_keys; i += V8_LANES) {
-            const v8f y = v8_load(p + i) * by;
-            v8_store(p + i, y);
-            dot = v8_fma(y, v8_load(dp + i), dot);
-        }
-        float rest = 0.0f;
-        for (int64_t j = i; j < n_keys; j++) {
+/* The sums over the keys of P dP of each query: eight lanes, and the last keys, which do not fill a vector. */
+struct sums {
+    float lanes[TNN_QUERIES][V8_LANES], rest[TNN_QUERIES];
+};
+
+/* Normalises P of a block of n keys, and adds P dP to the sums. */
+static void normalise(const struct tnn_attention_shape * h, int64_t rows, int64_t n, float * p, const float * dp, const float * inverse,
+                      struct sums * sums) {
+    const struct tnn_row_loops * loops = tnn__row_loops();
+    const int64_t in_vectors = n / V8_LANES * V8_LANES;
+    for (int64_t row = 0; row < rows; row++, p += h->stride, dp += h->stride) {
+        loops->normalise(p, dp, in_vectors, inverse[row], sums->lanes[row]);
+        for (int64_t j = in_vectors; j < n; j++) {
             p[j] *= inverse[row];
-            rest += p[j] * dp[j];
+            sums->rest[row] += p[j] * dp[j];
         }
-        const float mean  = v8_sum(dot) + rest;
-        const v8f   shift = v8_set1(mean);
-        for (i = 0; i + V8_LANES <= n_keys; i += V8_LANES) {
-            v8_store(dp + i, v8_load(p + i) * (v8_load(dp + i) - shift));
-        }
-        for (; i < n_keys; i++) {
-            dp[i] = p[i] * (dp[i] - mean);
-        }
+    }
+}
+
+/* Replaces dP of a block of n keys by dS = P (dP - sum of P dP over all keys). */
+static void subtract_means(const struct tnn_attention_shape * h, int64_t rows, int64_t n, const float * p, float * dp,
+                           const struct sums * sums) {
+    const struct tnn_row_loops * loops = tnn__row_loops();
+    for (int64_t row = 0; row < rows; row++, p += h->stride, dp += h->stride) {
+        loops->subtract_mean(p, dp, n, v8_sum(v8_load(sums->lanes[row])) + sums->rest[row]);
     }
 }
 
@@ -85,7 +95,7 @@ static v8f load_lanes(const float * x, int64_t lane, int64_t n) {
     return v8_load(lanes);
 }
 
-/* Normalises P of a row of a block, and returns sum_j P dP. If the sample were alone in a sequence, softmax_back
+/* Normalises P of a row of a block, and returns sum_j P dP. If the sample were alone in a sequence, normalise
  * would compute this sum, and the order of the sum must be the same here. In a sequence of its own, the row would be
  * in the block of queries that begins at query q0 of the sample, and the lanes would be counted from the first key
  * of this block. The lanes are counted in the same way here. begin: the key to which p[0] and dp[0] belong. */
@@ -113,7 +123,7 @@ static float mean_in_sample(const struct tnn_attention_shape * h, float * p, con
     return v8_sum(dot) + rest;
 }
 
-/* Computes what softmax_back computes, in a sequence with several samples. */
+/* Normalises P and replaces dP by dS, in a sequence with several samples. */
 static void softmax_back_in_samples(const struct tnn_attention_shape * h, const struct tnn_attention_buffers * b,
                                     const struct tnn_attention_block * k, const float * inverse) {
     const int64_t begin = tnn__first_key(h, k->first), n_keys = tnn__block_keys(h, k);
@@ -129,6 +139,68 @@ static void softmax_back_in_samples(const struct tnn_attention_shape * h, const 
     }
 }
 
+/* Computes P and dP of a block of queries, and the sums of P dP. If several samples share a sequence, computes dS in place of
+ * dP. dout: the gradient of the block's result, (rows, d). */
+static void scores_back(const struct tnn_attention_shape * h, const struct tnn_attention_buffers * b, const struct tnn_attention_block * k,
+                        struct tnn_panels value_panels, const float * dout, struct sums * sums) {
+    const int64_t n_keys = tnn__block_keys(h, k);
+    float inverse[TNN_QUERIES];
+    *sums = (struct sums) { .rest = { 0.0f } };
+    tnn__block_exp(h, b, k, inverse);
+    for (int64_t key = 0; key < n_keys; key += h->keys) {
+        const int64_t n = tnn__min(h->keys, n_keys - key);
+        float * const p = tnn__scores_at(h, b->p, key), * const dp = tnn__scores_at(h, b->dp, key);
+        const struct tnn_gemm back_p = { /* dP = dO V^T */
+            .m = k->rows, .n = n, .k = h->d,
+            .a = dout, .a_row = h->d, .a_col = 1,
+            .b = k->values + key * h->d, .b_row = 1, .b_col = h->d, .panels = tnn__panels_from(value_panels, key, h->d),
+            .c = dp, .c_row = h->stride,
+        };
+        tnn__gemm(&back_p, b->gemm);
+        if (h->starts == NULL) {
+            normalise(h, k->rows, n, p, dp, inverse, sums);
+        }
+    }
+    if (h->starts != NULL) {
+        softmax_back_in_samples(h, b, k, inverse);
+    }
+}
+
+/* Adds the gradients of a block of queries to b->dvalues and b->dkeys, and writes those of the rotated queries to b->dq. */
+static void products_back(const struct tnn_attention_shape * h, const struct tnn_attention_buffers * b, const struct tnn_attention_block * k,
+                          const float * dout, const struct sums * sums) {
+    const int64_t n_keys = tnn__block_keys(h, k), begin = tnn__first_key(h, k->first);
+    for (int64_t key = 0; key < n_keys; key += h->keys) {
+        const int64_t n = tnn__min(h->keys, n_keys - key);
+        const float * const p  = tnn__scores_at(h, b->p, key);
+        float       * const ds = tnn__scores_at(h, b->dp, key);
+        if (h->starts == NULL) {
+            subtract_means(h, k->rows, n, p, ds, sums);
+        }
+        const struct tnn_gemm back_v = { /* dV += P^T dO */
+            .m = n, .n = h->d, .k = k->rows,
+            .a = p, .a_row = 1, .a_col = h->stride,
+            .b = dout, .b_row = h->d, .b_col = 1,
+            .c = b->dvalues + (begin + key) * h->d, .c_row = h->d, .accumulate = true,
+        };
+        tnn__gemm(&back_v, b->gemm);
+        const struct tnn_gemm back_q = { /* dQ += dS K */
+            .m = k->rows, .n = h->d, .k = n,
+            .a = ds, .a_row = h->stride, .a_col = 1,
+            .b = k->keys + key * h->d, .b_row = h->d, .b_col = 1,
+            .c = b->dq, .c_row = h->d, .accumulate = key > 0,
+        };
+        tnn__gemm(&back_q, b->gemm);
+        const struct tnn_gemm back_k = { /* dK += dS^T Q; Q is multiplied by the scale already */
+            .m = n, .n = h->d, .k = k->rows,
+            .a = ds, .a_row = 1, .a_col = h->stride,
+            .b = b->q, .b_row = h->d, .b_col = 1,
+            .c = b->dkeys + (begin + key) * h->d, .c_row = h->d, .accumulate = true,
+        };
+        tnn__gemm(&back_k, b->gemm);
+    }
+}
+
 /* Computes the gradient of qkv. Operands: dO, qkv, RoPE table, [starts]. */
 static void run_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     struct tnn_attention_shape         h = tnn__attention_shape(k->params);
@@ -141,14 +213,13 @@ static void run_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int 
         h.starts = starts_of(dst, 3, sequence, h.t_seq);
         const float * qkv     = tnn__data(dst->src[1]) + sequence * h.t_seq * h.qkv_row;
         const float * table   = tnn__data(dst->src[2]) + sequence * h.t_seq * h.d;
-        const float * values  = qkv + (h.n_heads + h.n_kv + kv) * h.d;
         float       * dqkv    = (float *) dst->data + sequence * h.t_seq * h.qkv_row;
-        float       * dvalues = dqkv + (h.n_heads + h.n_kv + kv) * h.d;
         tnn__rotate(qkv + (h.n_heads + kv) * h.d, h.qkv_row, table, h.t_seq, h.d, false, 1.0f, b.keys, h.d);
+        copy_rows(qkv + (h.n_heads + h.n_kv + kv) * h.d, h.qkv_row, h.t_seq, h.d, b.values, h.d);
+        const struct tnn_panels key_panels   = tnn__attention_panels(k->params, b.keys, b.key_panels);
+        const struct tnn_panels value_panels = tnn__attention_panels(k->params, b.values, b.value_panels);
         memset(b.dkeys, 0, (size_t) (h.t_seq * h.d) * sizeof(float));
-        for (int64_t row = 0; row < h.t_seq; row++) {
-            memset(dvalues + row * h.qkv_row, 0, (size_t) h.d * sizeof(float));
-        }
+        memset(b.dvalues, 0, (size_t) (h.t_seq * h.d) * sizeof(float));
         for (int64_t head = kv * h.group; head < (kv + 1) * h.group; head++) {
             const float * dout = tnn__data(dst->src[0]) + sequence * h.t_seq * out_row + head * h.d;
             for (int64_t q0 = 0; q0 < h.t_seq; q0 += TNN_QUERIES) {
@@ -156,47 +227,17 @@ static void run_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int 
                 const struct tnn_attention_block block = {
                     .queries = qkv + head * h.d + q0 * h.qkv_row, .table = table + q0 * h.d,
                     .rows = tnn__min(TNN_QUERIES, h.t_seq - q0), .first = q0, .keys = b.keys + first_key * h.d, .key_row = h.d,
+                    .values = b.values + first_key * h.d, .value_row = h.d, .key_panels = key_panels,
                 };
-                const int64_t rows = block.rows, n_keys = tnn__block_keys(&h, &block);
-                float inverse[TNN_QUERIES];
-                tnn__block_exp(&h, &b, &block, inverse);
-                const struct tnn_gemm back_p = { /* dP = dO V^T */
-                    .m = rows, .n = n_keys, .k = h.d,
-                    .a = dout + q0 * out_row, .a_row = out_row, .a_col = 1,
-                    .b = values + first_key * h.qkv_row, .b_row = 1, .b_col = h.qkv_row,
-                    .c = b.dp, .c_row = h.stride,
-                };
-                tnn__gemm(&back_p, b.gemm);
-                if (h.starts == NULL) {
-                    softmax_back(b.p, b.dp, h.stride, rows, n_keys, inverse);
-                } else {
-                    softmax_back_in_samples(&h, &b, &block, inverse);
-                }
-                const struct tnn_gemm back_v = { /* dV += P^T dO */
-                    .m = n_keys, .n = h.d, .k = rows,
-                    .a = b.p, .a_row = 1, .a_col = h.stride,
-                    .b = dout + q0 * out_row, .b_row = out_row, .b_col = 1,
-                    .c = dvalues + first_key * h.qkv_row, .c_row = h.qkv_row, .accumulate = true,
-                };
-                tnn__gemm(&back_v, b.gemm);
-                const struct tnn_gemm back_q = { /* dQ = dS K */
-                    .m = rows, .n = h.d, .k = n_keys,
-                    .a = b.dp, .a_row = h.stride, .a_col = 1,
-                    .b = block.keys, .b_row = h.d, .b_col = 1,
-                    .c = b.dq, .c_row = h.d,
-                };
-                tnn__gemm(&back_q, b.gemm);
-                tnn__rotate(b.dq, h.d, table + q0 * h.d, rows, h.d, true, h.scale, dqkv + q0 * h.qkv_row + head * h.d, h.qkv_row);
-                const struct tnn_gemm back_k = { /* dK += dS^T Q; Q is multiplied by the scale already */
-                    .m = n_keys, .n = h.d, .k = rows,
-                    .a = b.dp, .a_row = 1, .a_col = h.stride,
-                    .b = b.q, .b_row = h.d, .b_col = 1,
-                    .c = b.dkeys + first_key * h.d, .c_row = h.d, .accumulate = true,
-                };
-                tnn__gemm(&back_k, b.gemm);
+                copy_rows(dout + q0 * out_row, out_row, block.rows, h.d, b.dout, h.d);
+                struct sums sums;
+                scores_back(&h, &b, &block, value_panels, b.dout, &sums);
+                products_back(&h, &b, &block, b.dout, &sums);
+                tnn__rotate(b.dq, h.d, table + q0 * h.d, block.rows, h.d, true, h.scale, dqkv + q0 * h.qkv_row + head * h.d, h.qkv_row);
             }
         }
         tnn__rotate(b.dkeys, h.d, table, h.t_seq, h.d, true, 1.0f, dqkv + (h.n_heads + kv) * h.d, h.qkv_row);
+        copy_rows(b.dvalues, h.d, h.t_seq, h.d, dqkv + (h.n_heads + h.n_kv + kv) * h.d, h.qkv_row);
     }
 }
 
@@ -257,5 +298,6 @@ tnn_tensor tnn_fused_attention(tnn_session * s, tnn_tensor qkv, tnn_tensor rope_
     if (!tnn__attention_params(s, &p, window, scale) || !tnn__reserve_nodes(s, 1)) {
         return 0;
     }
+    p.whole = p.window < t_seq || args[2] != NULL;
     return tnn__handle(s, tnn__kernel_node(s, &ATTENTION, &p, (int64_t) n_heads * d_head, args[0]->ne[1], args, args[2] != NULL ? 3 : 2));
 }

@@ -3,16 +3,27 @@
 
 #include "kernels/gemm.h"
 #include "kernels/rope.h"
-#include "kernels/softmax.h"
+#include "kernels/row_loops.h"
 #include "ops/operands.h"
 
 /* ------------------------------------------------------------------ scratch memory */
 
-/* Row stride of a block's scores: a multiple of the vector width. The stride is not a power of two, because rows at
- * such distances would evict each other from the cache. */
+/* Returns the number of keys in one block of scores, a multiple of the vector width. */
+static int64_t keys_of_block(const struct tnn_attention * p) {
+    const int64_t most = tnn__min(p->t_seq, p->window - 1 + TNN_QUERIES);
+    return (tnn__min(most, p->whole ? most : TNN_KEYS) + 15) / 16 * 16;
+}
+
+/* Returns the distance between two rows of scores: a multiple of the vector width. The distance is not a power of two,
+ * because rows at such distances would evict each other from the cache. */
 static int64_t score_stride(const struct tnn_attention * p) {
-    const int64_t keys = tnn__min(p->t_seq, p->window - 1 + TNN_QUERIES);
-    return (keys + 15) / 16 * 16 + 16;
+    return keys_of_block(p) + 16;
+}
+
+/* Returns the number of elements of the scores of TNN_QUERIES queries. */
+static int64_t scores_size(const struct tnn_attention * p) {
+    const int64_t keys = keys_of_block(p), most = tnn__min(p->t_seq, p->window - 1 + TNN_QUERIES);
+    return (most + keys - 1) / keys * TNN_QUERIES * score_stride(p);
 }
 
 static float * take(char ** at, int64_t n) {
@@ -23,13 +34,22 @@ static float * take(char ** at, int64_t n) {
 
 struct tnn_attention_buffers tnn__attention_buffers(void * scratch, const struct tnn_attention * p) {
     char * at = scratch;
-    struct tnn_attention_buffers b;
+    struct tnn_attention_buffers b = { NULL };
     b.keys  = take(&at, p->t_seq * p->d_head);
     b.dkeys = take(&at, p->t_seq * p->d_head);
     b.q     = take(&at, (int64_t) TNN_QUERIES * p->d_head);
     b.dq    = take(&at, (int64_t) TNN_QUERIES * p->d_head);
-    b.p     = take(&at, TNN_QUERIES * score_stride(p));
-    b.dp    = take(&at, TNN_QUERIES * score_stride(p));
+    b.p     = take(&at, scores_size(p));
+    b.dp    = take(&at, scores_size(p));
+    if (!p->cached) {
+        b.values  = take(&at, p->t_seq * p->d_head);
+        b.dvalues = take(&at, p->t_seq * p->d_head);
+        b.dout    = take(&at, (int64_t) TNN_QUERIES * p->d_head);
+    }
+    if (!p->whole) {
+        b.key_panels   = take(&at, tnn__gemm_panels_size(p->t_seq, p->d_head));
+        b.value_panels = take(&at, tnn__gemm_panels_size(p->t_seq, p->d_head));
+    }
     b.gemm  = at;
     return b;
 }
@@ -43,8 +63,16 @@ struct tnn_attention_shape tnn__attention_shape(const struct tnn_attention * p) 
     return (struct tnn_attention_shape) {
         .t_seq = p->t_seq, .window = p->window, .d = p->d_head, .n_heads = p->n_heads, .n_kv = p->n_kv,
         .group = p->n_heads / p->n_kv, .qkv_row = (int64_t) (p->n_heads + 2 * p->n_kv) * p->d_head,
-        .stride = score_stride(p), .scale = p->scale,
+        .keys = keys_of_block(p), .stride = score_stride(p), .scale = p->scale,
     };
+}
+
+struct tnn_panels tnn__attention_panels(const struct tnn_attention * p, const float * x, float * data) {
+    if (p->whole || p->d_head > TNN_GEMM_KC) {
+        return (struct tnn_panels) { NULL };
+    }
+    const struct tnn_gemm g = { .n = p->t_seq, .k = p->d_head, .b = x, .b_row = 1, .b_col = p->d_head };
+    return tnn__gemm_pack(&g, data);
 }
 
 /* ------------------------------------------------------------------ the attention of a block */
@@ -55,8 +83,27 @@ static void scale_row(float * x, int64_t n, float by) {
     }
 }
 
-void tnn__block_exp(const struct tnn_attention_shape * h, const struct tnn_attention_buffers * b,
-                    const struct tnn_attention_block * k, float * inverse) {
+static const float * rows_from(const float * x, int64_t first, int64_t row) {
+    return x != NULL ? x + first * row : NULL;
+}
+
+/* The keys of a block of keys that a query sees, counted from the first key of the block. */
+struct seen_keys {
+    int64_t from, end;
+};
+
+/* begin, n: the first key of the block, and the number of its keys. */
+static struct seen_keys keys_seen(const struct tnn_attention_shape * h, const struct tnn_attention_block * k, int64_t row, int64_t begin,
+                                  int64_t n) {
+    const int64_t position = k->same_token ? k->first : k->first + row;
+    const int64_t from = tnn__first_key(h, position) - begin, end = position + 1 - begin;
+    return (struct seen_keys) { .from = from < 0 ? 0 : tnn__min(from, n), .end = end < 0 ? 0 : tnn__min(end, n) };
+}
+
+/* Rotates the queries of a block, computes the scores S = Q K^T, and writes the largest score of each query to max. */
+static void compute_scores(const struct tnn_attention_shape * h, const struct tnn_attention_buffers * b,
+                           const struct tnn_attention_block * k, float max[TNN_QUERIES]) {
+    const struct tnn_row_loops * loops = tnn__row_loops();
     const int64_t n_keys = tnn__block_keys(h, k), begin = tnn__first_key(h, k->first);
     if (k->same_token) {
         for (int64_t row = 0; row < k->rows; row++) {
@@ -65,36 +112,75 @@ void tnn__block_exp(const struct tnn_attention_shape * h, const struct tnn_atten
     } else {
         tnn__rotate(k->queries, h->qkv_row, k->table, k->rows, h->d, false, h->scale, b->q, h->d);
     }
-    const struct tnn_gemm g = { /* S = Q K^T */
-        .m = k->rows, .n = n_keys, .k = h->d,
-        .a = b->q, .a_row = h->d, .a_col = 1,
-        .b = k->keys, .b_row = 1, .b_col = k->key_row, .stored = k->stored_keys,
-        .c = b->p, .c_row = h->stride,
-    };
-    tnn__gemm(&g, b->gemm);
     for (int64_t row = 0; row < k->rows; row++) {
-        const int64_t position = k->same_token ? k->first : k->first + row;
-        const int64_t from = tnn__first_key(h, position) - begin, end = position + 1 - begin;
-        float * x = b->p + row * h->stride;
-        memset(x, 0, (size_t) from * sizeof(float));
-        inverse[row] = 1.0f / tnn__exp_sum(x + from, end - from, tnn__row_max(x + from, end - from), x + from);
-        memset(x + end, 0, (size_t) (n_keys - end) * sizeof(float));
+        max[row] = -INFINITY;
+    }
+    for (int64_t key = 0; key < n_keys; key += h->keys) {
+        const int64_t n = tnn__min(h->keys, n_keys - key);
+        float * const scores = tnn__scores_at(h, b->p, key);
+        const struct tnn_gemm g = {
+            .m = k->rows, .n = n, .k = h->d,
+            .a = b->q, .a_row = h->d, .a_col = 1,
+            .b = rows_from(k->keys, key, k->key_row), .b_row = 1, .b_col = k->key_row, .stored = k->stored_keys,
+            .panels = tnn__panels_from(k->key_panels, key, h->d),
+            .c = scores, .c_row = h->stride,
+        };
+        tnn__gemm(&g, b->gemm);
+        for (int64_t row = 0; row < k->rows; row++) {
+            const struct seen_keys seen = keys_seen(h, k, row, begin + key, n);
+            max[row] = loops->row_max(scores + row * h->stride + seen.from, seen.end - seen.from, max[row]);
+        }
+    }
+}
+
+/* Replaces the scores of a block of keys by their exponentials, and adds them to the lanes of each query. */
+static void replace_by_exp(const struct tnn_attention_shape * h, const struct tnn_attention_buffers * b,
+                           const struct tnn_attention_block * k, int64_t key, const float max[TNN_QUERIES],
+                           float lanes[TNN_QUERIES][V8_LANES]) {
+    const struct tnn_row_loops * loops = tnn__row_loops();
+    const int64_t n = tnn__min(h->keys, tnn__block_keys(h, k) - key), begin = tnn__first_key(h, k->first) + key;
+    float * x = tnn__scores_at(h, b->p, key);
+    for (int64_t row = 0; row < k->rows; row++, x += h->stride) {
+        const struct seen_keys seen = keys_seen(h, k, row, begin, n);
+        memset(x, 0, (size_t) seen.from * sizeof(float));
+        loops->add_exp(x + seen.from, seen.end - seen.from, max[row], x + seen.from, lanes[row]);
+        memset(x + seen.end, 0, (size_t) (n - seen.end) * sizeof(float));
+    }
+}
+
+static float inverse_sum(const float lanes[V8_LANES]) {
+    return 1.0f / v8_sum(v8_load(lanes));
+}
+
+void tnn__block_exp(const struct tnn_attention_shape * h, const struct tnn_attention_buffers * b,
+                    const struct tnn_attention_block * k, float * inverse) {
+    float max[TNN_QUERIES], lanes[TNN_QUERIES][V8_LANES] = { { 0.0f } };
+    compute_scores(h, b, k, max);
+    for (int64_t key = 0; key < tnn__block_keys(h, k); key += h->keys) {
+        replace_by_exp(h, b, k, key, max, lanes);
+    }
+    for (int64_t row = 0; row < k->rows; row++) {
+        inverse[row] = inverse_sum(lanes[row]);
     }
 }
 
 void tnn__block_attention(const struct tnn_attention_shape * h, const struct tnn_attention_buffers * b,
                           const struct tnn_attention_block * k, float * out, int64_t out_row) {
-    float inverse[TNN_QUERIES];
-    tnn__block_exp(h, b, k, inverse);
-    const struct tnn_gemm g = { /* O = P V */
-        .m = k->rows, .n = h->d, .k = tnn__block_keys(h, k),
-        .a = b->p, .a_row = h->stride, .a_col = 1,
-        .b = k->values, .b_row = k->value_row, .b_col = 1, .stored = k->stored_values,
-        .c = out, .c_row = out_row,
-    };
-    tnn__gemm(&g, b->gemm);
+    const int64_t n_keys = tnn__block_keys(h, k);
+    float max[TNN_QUERIES], lanes[TNN_QUERIES][V8_LANES] = { { 0.0f } };
+    compute_scores(h, b, k, max);
+    for (int64_t key = 0; key < n_keys; key += h->keys) {
+        replace_by_exp(h, b, k, key, max, lanes);
+        const struct tnn_gemm g = { /* O += P V */
+            .m = k->rows, .n = h->d, .k = tnn__min(h->keys, n_keys - key),
+            .a = tnn__scores_at(h, b->p, key), .a_row = h->stride, .a_col = 1,
+            .b = rows_from(k->values, key, k->value_row), .b_row = k->value_row, .b_col = 1, .stored = k->stored_values,
+            .c = out, .c_row = out_row, .accumulate = key > 0,
+        };
+        tnn__gemm(&g, b->gemm);
+    }
     for (int64_t row = 0; row < k->rows; row++) {
-        scale_row(out + row * out_row, h->d, inverse[row]);
+        scale_row(out + row * out_row, h->d, inverse_sum(lanes[row]));
     }
 }
 

@@ -207,7 +207,8 @@ tnn_tensor tnn_fused_attention_cached(tnn_session * s, tnn_tensor qkv, tnn_tenso
                   (long long) n_ctx, (long long) (n / sequences), (long long) rows);
         return 0;
     }
-    struct tnn_attention p = { .n_heads = n_heads, .n_kv = n_kv, .t_seq = n_ctx > 0 ? n_ctx : rows, .d_head = (int32_t) d_head };
+    struct tnn_attention p = { .n_heads = n_heads, .n_kv = n_kv, .t_seq = n_ctx > 0 ? n_ctx : rows, .d_head = (int32_t) d_head,
+                               .cached = true, .whole = true };
     if (!tnn__attention_params(s, &p, window, scale) || !tnn__reserve_nodes(s, 1)) {
         return 0;
     }

@@ -9,7 +9,7 @@
 #include "graph/gradients.h"
 #include "kernels/logits.h"
 #include "kernels/parts.h"
-#include "kernels/softmax.h"
+#include "kernels/row_loops.h"
 #include "ops/operands.h"
 
 #include "ggml-impl.h"

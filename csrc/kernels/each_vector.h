@@ -4,6 +4,8 @@
 
 #include "kernels/vec8.h"
 
+#include <stdbool.h>
+
 /* Runs the body with i = 0, 8, ... for each whole vector of the size elements, then once for the n elements that are
  * left. In the body LOAD,
  * LOAD_OR (with a value for the lanes beyond the end) and STORE access the vector at i. */

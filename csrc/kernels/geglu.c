@@ -21,7 +21,7 @@ static v8f limited(v8f x) {
 
 /* Returns sigmoid(2 z) for a limited x. */
 static v8f share(v8f x) {
-    return tnn__sigmoid(x * v8_fma(x * x, v8_set1(CUBE), v8_set1(SLOPE)));
+    return v8_sigmoid(x * v8_fma(x * x, v8_set1(CUBE), v8_set1(SLOPE)));
 }
 
 /* Computes y = gelu(gate) * up. Operand: [2 d_ff, rows], each row holds its gate, then its up. */

@@ -1,7 +1,8 @@
-/* kernels/gemm.c - chooses the kernel of a matrix product, and divides a product among threads. */
+/* kernels/gemm.c - chooses the kernels for the instruction set of the CPU, and divides a matrix product among threads. */
 #include "kernels/gemm.h"
 
 #include "kernels/parts.h"
+#include "kernels/row_loops.h"
 
 #include <stdatomic.h>
 #include <string.h>
@@ -17,14 +18,15 @@ size_t tnn__gemm_windows_scratch(int64_t m, int64_t n, int64_t windows) {
 struct kernels {
     const char                   * name;
     const struct tnn_gemm_kernel * f32, * bf16; /* for products of f32 and of bfloat16 operands */
+    const struct tnn_row_loops   * row_loops;
 };
 
-static const struct kernels V8 = { "v8", &tnn__gemm_v8, &tnn__gemm_bf16_v8 };
+static const struct kernels V8 = { "v8", &tnn__gemm_v8, &tnn__gemm_bf16_v8, &tnn__row_loops_v8 };
 #if defined(TNN_GEMM_AVX512)
-static const struct kernels AVX512      = { "avx512", &tnn__gemm_avx512, &tnn__gemm_bf16_avx512 };
-static const struct kernels AVX512_BF16 = { "avx512_bf16", &tnn__gemm_avx512, &tnn__gemm_bf16_pairs };
+static const struct kernels AVX512      = { "avx512", &tnn__gemm_avx512, &tnn__gemm_bf16_avx512, &tnn__row_loops_avx512 };
+static const struct kernels AVX512_BF16 = { "avx512_bf16", &tnn__gemm_avx512, &tnn__gemm_bf16_pairs, &tnn__row_loops_avx512 };
 #elif defined(TNN_GEMM_NEON)
-static const struct kernels NEON = { "neon", &tnn__gemm_neon, &tnn__gemm_bf16_neon };
+static const struct kernels NEON = { "neon", &tnn__gemm_neon, &tnn__gemm_bf16_neon, &tnn__row_loops_v8 };
 #endif
 
 /* The kernels that this CPU can run, the fastest first. */
@@ -62,6 +64,10 @@ static const struct kernels * kernels_in_use(void) {
     return kernels;
 }
 
+const struct tnn_row_loops * tnn__row_loops(void) {
+    return kernels_in_use()->row_loops;
+}
+
 /* Returns the kernel that computes g. */
 static const struct tnn_gemm_kernel * kernel_of(const struct tnn_gemm * g) {
     return g->bf16 ? kernels_in_use()->bf16 : kernels_in_use()->f32;
@@ -88,9 +94,16 @@ int tnn_gemm_use_kernel(const char * name) {
 }
 
 void tnn__gemm(const struct tnn_gemm * g, void * scratch) {
-    const struct tnn_gemm_kernel * kernel = kernel_of(g);
-    const bool few = g->m <= TNN_FEW_ROWS && kernel->run_few_rows != NULL && g->b_row == 1 && g->a_col == 1 && g->windows == NULL;
+    const bool panels = g->panels.data != NULL;
+    const struct tnn_gemm_kernel * kernel = panels ? g->panels.kernel : kernel_of(g);
+    const bool few = g->m <= TNN_FEW_ROWS && kernel->run_few_rows != NULL && !panels && g->b_row == 1 && g->a_col == 1 && g->windows == NULL;
     (few ? kernel->run_few_rows : kernel->run)(g, scratch);
+}
+
+struct tnn_panels tnn__gemm_pack(const struct tnn_gemm * g, float * data) {
+    const struct tnn_gemm_kernel * kernel = kernels_in_use()->f32;
+    kernel->pack(g, data);
+    return (struct tnn_panels) { .data = data, .kernel = kernel };
 }
 
 /* ------------------------------------------------------------------ shares */

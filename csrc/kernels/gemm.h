@@ -19,6 +19,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct tnn_gemm_kernel;
+
+/* A whole B that tnn__gemm_pack has packed for the products of one kernel, so that several products can use it. */
+struct tnn_panels {
+    const float * data; /* NULL: there are no panels */
+    const struct tnn_gemm_kernel * kernel;
+};
+
 /* C (m, n) = A (m, k) B (k, n). Element (i, j) of X is x[i*x_row + j*x_col]; one of the two strides is 1. */
 struct tnn_gemm {
     int64_t       m, n, k;
@@ -29,6 +37,7 @@ struct tnn_gemm {
     /* If stored.data is not NULL, B is the matrix `stored`. Then b is NULL, and b_row and b_col are the strides of the
      * f32 B. */
     struct tnn_stored stored;
+    struct tnn_panels panels; /* if panels.data is not NULL, B is these panels, and b, b_row and b_col are not used */
     float       * c; /* the rows of C are contiguous */
     int64_t       c_row;
     bool          accumulate; /* the sums start from the elements of C */
@@ -55,6 +64,7 @@ struct tnn_gemm_kernel {
     void (*run)(const struct tnn_gemm * g, void * scratch);
     /* Computes a product of at most TNN_FEW_ROWS rows, with a B whose columns are contiguous along k; or NULL. */
     void (*run_few_rows)(const struct tnn_gemm * g, void * scratch);
+    void (*pack)(const struct tnn_gemm * g, float * panels); /* packs B; NULL if the operands are bfloat16 */
 };
 
 /* The functions run_few_rows, compiled from kernels/few_rows.h. */
@@ -80,11 +90,11 @@ extern const struct tnn_gemm_kernel tnn__gemm_neon, tnn__gemm_bf16_neon;
 /* Unused elements after each copied row, so that rows do not evict each other from the cache. */
 #define TNN_GEMM_PAD  16
 #define TNN_GEMM_ROWS    12
-#define TNN_GEMM_COLUMNS 32
+#define TNN_GEMM_COLUMNS 48
 #define TNN_GEMM_TILE    (TNN_GEMM_ROWS * TNN_GEMM_COLUMNS)
 /* Number of elements in the buffer for converted elements. The buffer must be large enough for a panel, and for a
  * row of NC elements with a whole block before and after the row, because tnn__stored_row converts whole blocks. */
-#define TNN_GEMM_STAGE (32 * TNN_GEMM_KC)
+#define TNN_GEMM_STAGE (TNN_GEMM_COLUMNS * TNN_GEMM_KC)
 
 /* Largest number of elements in the buffer for nodes of a tree over windows. */
 #define TNN_GEMM_NODES (INT64_C(1) << 21)
@@ -96,6 +106,19 @@ static inline size_t tnn__gemm_scratch(void) {
 }
 /* Returns the bytes of scratch memory that tnn__gemm needs for an m x n product with this number of windows. */
 size_t tnn__gemm_windows_scratch(int64_t m, int64_t n, int64_t windows);
+
+/* Packs the B of a product of f32 operands with at most TNN_GEMM_KC elements along k. data: a place for
+ * tnn__gemm_panels_size(n, k) elements. */
+struct tnn_panels tnn__gemm_pack(const struct tnn_gemm * g, float * data);
+
+static inline int64_t tnn__gemm_panels_size(int64_t n, int64_t k) {
+    return (n + TNN_GEMM_COLUMNS - 1) / TNN_GEMM_COLUMNS * TNN_GEMM_COLUMNS * k;
+}
+
+/* Returns the panels of the columns from `column` on, a multiple of TNN_GEMM_COLUMNS. k: elements along k. */
+static inline struct tnn_panels tnn__panels_from(struct tnn_panels p, int64_t column, int64_t k) {
+    return (struct tnn_panels) { .data = p.data != NULL ? p.data + column * k : NULL, .kernel = p.kernel };
+}
 
 /* Computes the product in one thread. scratch belongs to this thread. */
 void tnn__gemm(const struct tnn_gemm * g, void * scratch);

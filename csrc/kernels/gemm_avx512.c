@@ -12,5 +12,5 @@
 
 #include "kernels/gemm_blocks.h"
 
-const struct tnn_gemm_kernel tnn__gemm_avx512 = { .rows = MR, .columns = NR, .run = run, .run_few_rows = tnn__few_rows_avx512 };
+const struct tnn_gemm_kernel tnn__gemm_avx512 = { .rows = MR, .columns = NR, .run = run, .run_few_rows = tnn__few_rows_avx512, .pack = pack_all };
 #endif

@@ -134,8 +134,8 @@ static void pack_stored(const struct tnn_stored * w, int64_t p0, int64_t kc, int
 }
 
 /* Packs rows of A as strips [windows][steps_of(kc)][height]. The elements of a column of A are contiguous. */
-static void pack_columns(const float * a, int64_t a_col, int64_t kc, int64_t windows, int64_t rows, int64_t strips, float * out) {
-    const int64_t steps = steps_of(kc);
+static void pack_columns(const float * a, int64_t a_col, int64_t kc, int64_t windows, const struct strips * strips, float * out) {
+    const int64_t steps = steps_of(kc), rows = strips->begin[strips->n];
     const int64_t width = MC + LANES, lines = PAIRS ? 1 : 2;
     float packed[2 * (MC + LANES)]; /* one pair of columns */
     for (int64_t w = 0; w < windows; w++, a += kc * a_col) {
@@ -149,8 +149,8 @@ static void pack_columns(const float * a, int64_t a_col, int64_t kc, int64_t win
             for (; done < rows; done++) {
                 put_pair(packed + done, width, 0, bf16_round(even[done]), odd != NULL ? bf16_round(odd[done]) : 0.0f);
             }
-            for (int64_t s = 0, i = 0; s < strips; s++) {
-                const int64_t end = strip_begin(rows, strips, s + 1), height = end - i;
+            for (int64_t s = 0; s < strips->n; s++) {
+                const int64_t i = strips->begin[s], height = strips->begin[s + 1] - i;
                 float * to = out + i * steps * windows + (w * steps + q * lines) * height;
                 for (int64_t line = 0; line < lines; line++, to += height) {
                     if (height == MR) {
@@ -159,7 +159,6 @@ static void pack_columns(const float * a, int64_t a_col, int64_t kc, int64_t win
                         memcpy(to, packed + line * width + i, (size_t) height * sizeof(float));
                     }
                 }
-                i = end;
             }
         }
     }
@@ -188,12 +187,12 @@ static void copy_rows(const float * a, int64_t a_row, int64_t kc, int64_t rows, 
 
 /* ------------------------------------------------------------------ the mode of a chain */
 
-/* A chain runs between CHAIN_BEGIN and CHAIN_END, in a mode in which f32 operations replace denormals by zeros. HOLD keeps the
+/* A chain runs between CHAIN_BEGIN and CHAIN_END, in a mode in which f32 operations replace denormals by zeros. KEEP keeps the
  * compiler from moving operations on a register out of the chain. Sums that follow a chain are in the default mode. */
 #if PAIRS || !defined(FLUSHES)
 #define CHAIN_BEGIN
 #define CHAIN_END
-#define HOLD(r)
+#define KEEP(x)
 #elif defined(__x86_64__)
 #define CHAIN_BEGIN                                         \
     const unsigned int mode = _mm_getcsr();                 \
@@ -202,7 +201,7 @@ static void copy_rows(const float * a, int64_t a_row, int64_t kc, int64_t rows, 
 #define CHAIN_END                                           \
     __asm__ volatile("" ::: "memory");                      \
     _mm_setcsr(mode);
-#define HOLD(r) __asm__ volatile("" : "+x"(lo##r), "+x"(hi##r));
+#define KEEP(x) __asm__ volatile("" : "+v"(x));
 #else /* aarch64 */
 /* This mode flushes a result if it is below FLT_MIN before rounding, not after. So if the processor reports that it
  * flushed a result, exact_chain computes the tile again. */
@@ -213,6 +212,6 @@ static void copy_rows(const float * a, int64_t a_row, int64_t kc, int64_t rows, 
                      :: "r"(mode | (1u << 24)), "r"(status & ~(uint64_t) (1u << 3)) : "memory"); /* FZ; UFC */
 #define CHAIN_END                                                                         \
     __asm__ volatile("mrs %0, fpsr\n\tmsr fpcr, %1" : "=r"(status) : "r"(mode) : "memory");
-#define HOLD(r) __asm__ volatile("" : "+w"(lo##r), "+w"(hi##r));
+#define KEEP(x) __asm__ volatile("" : "+w"(x));
 #define CHAIN_FLUSHED ((status & (1u << 3)) != 0)
 #endif

@@ -7,6 +7,7 @@
 #define vec_load  v8_load
 #define vec_store v8_store
 #define vec_set1  v8_set1
+#define VECTORS   2
 #define MR        6
 #define KC        384
 #define ROWS(X)   X(0) X(1) X(2) X(3) X(4) X(5)

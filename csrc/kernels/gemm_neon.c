@@ -11,5 +11,5 @@
 #include "kernels/gemm_neon.h"
 #include "kernels/gemm_blocks.h"
 
-const struct tnn_gemm_kernel tnn__gemm_neon = { .rows = MR, .columns = NR, .run = run, .run_few_rows = tnn__few_rows_v8 };
+const struct tnn_gemm_kernel tnn__gemm_neon = { .rows = MR, .columns = NR, .run = run, .run_few_rows = tnn__few_rows_v8, .pack = pack_all };
 #endif

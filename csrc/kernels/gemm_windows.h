@@ -133,7 +133,7 @@ static inline void prefetch_tile(const struct window_tile * t, struct tile_rows 
 static void run_tile_windows(const struct window_tile * t, const struct window_part * part, const struct tnn_window_end * ends,
                              struct tile tile, bool along_k, int64_t a_window) {
     float * const sum = t->slots + n_local(t->g) * MR * NR;
-    void (*const run_tile_of)(const struct tile *) = TILE[along_k][t->height - 1][t->width > LANES];
+    void (*const run_tile_of)(const struct tile *) = function_of(&tile, along_k, t->height, t->width);
     for (int64_t w = 0; w < part->windows; w++) {
         struct tile_rows nodes[MAX_NODES], out = { NULL, 0 };
         int n_nodes = 0;
@@ -196,17 +196,18 @@ static void run_windows(const struct tnn_gemm * g, void * scratch) {
                     }
                 }
                 for (int64_t i1 = i0; i1 < i_end; i1 += MC) {
-                    const int64_t rows = tnn__min(MC, i_end - i1), strips = (rows + MR - 1) / MR;
+                    const int64_t rows = tnn__min(MC, i_end - i1);
+                    const struct strips strips = strips_of(rows);
                     if (!along_k) {
-                        pack_columns(g->a + i1 + part.p0 * g->a_col, g->a_col, part.kc, part.windows, rows, strips, a_block);
+                        pack_columns(g->a + i1 + part.p0 * g->a_col, g->a_col, part.kc, part.windows, &strips, a_block);
                     }
                     for (int64_t j = 0; j < cols; j += NR) {
                         const int64_t width  = tnn__min(NR, cols - j);
                         const bool    packed = pack_b || width % LANES != 0;
-                        for (int64_t s = 0; s < strips; s++) {
-                            const int64_t r = strip_begin(rows, strips, s), height = strip_begin(rows, strips, s + 1) - r;
+                        for (int64_t s = 0; s < strips.n; s++) {
+                            const int64_t r = strips.begin[s], height = strips.begin[s + 1] - r;
                             /* the number of the tile, in the order of the loops */
-                            const int64_t number = (i1 - i0) / MC * panels * (MC / MR) + j / NR * strips + s;
+                            const int64_t number = (i1 - i0) / MC * panels * (MC / MR) + j / NR * strips.n + s;
                             const struct window_tile t = {
                                 .g = g, .slots = nodes + number * n_slots * MR * NR, .at = (i1 + r) * g->c_row + j0 + j,
                                 .height = height, .width = width,

@@ -1,9 +1,9 @@
 /* kernels/swiglu.c - SwiGLU: silu(gate) * up. */
 #include "graph/gradients.h"
-#include "kernels/each_vector.h"
 #include "kernels/gated.h"
 #include "kernels/kernel.h"
 #include "kernels/parts.h"
+#include "kernels/row_loops.h"
 
 /* Computes y = silu(gate) * up. Operand: [2 d_ff, rows], each row holds its gate, then its up. */
 static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
@@ -16,7 +16,7 @@ static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, 
         const float * gate = tnn__data(dst->src[0]) + row * 2 * d_ff;
         const float * up   = gate + d_ff;
         float       * y    = (float *) dst->data + row * d_ff;
-        EACH_VECTOR(d_ff, { const v8f g = LOAD(gate); STORE(y, g * tnn__sigmoid(g) * LOAD(up)); })
+        tnn__row_loops()->swiglu(gate, up, y, d_ff);
     }
 }
 
@@ -26,22 +26,15 @@ static void run_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int 
     (void) k;
     (void) scratch;
     const int64_t d_ff = dst->ne[0] / 2;
-    const v8f one = v8_set1(1.0f);
     int64_t begin, end;
     tnn__part(dst->ne[1], 1, ith, nth, &begin, &end);
     for (int64_t row = begin; row < end; row++) {
         const float * dy    = tnn__data(dst->src[0]) + row * d_ff;
         const float * gate  = tnn__data(dst->src[1]) + row * 2 * d_ff;
         const float * up    = gate + d_ff;
-        /* dgate and dup may be the same memory as gate and up */
         float       * dgate = (float *) dst->data + row * 2 * d_ff;
         float       * dup   = dgate + d_ff;
-        EACH_VECTOR(d_ff, {
-            const v8f g = LOAD(gate), u = LOAD(up), dv = LOAD(dy);
-            const v8f s = tnn__sigmoid(g);
-            STORE(dgate, dv * u * s * v8_fma(g, one - s, one));
-            STORE(dup, dv * g * s);
-        })
+        tnn__row_loops()->swiglu_back(dy, gate, up, dgate, dup, d_ff);
     }
 }
 

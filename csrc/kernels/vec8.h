@@ -69,8 +69,22 @@ static inline v8f v8_select(v8i mask, v8f a, v8f b) {
     return (v8f) (((v8i) a & mask) | ((v8i) b & ~mask));
 }
 
+/* for each lane: a > b ? a : b */
 static inline v8f v8_max(v8f a, v8f b) {
+#if defined(__AVX2__)
+    return (v8f) _mm256_max_ps((__m256) a, (__m256) b);
+#else
     return v8_select(a > b, a, b);
+#endif
+}
+
+/* for each lane: a < b ? a : b */
+static inline v8f v8_min(v8f a, v8f b) {
+#if defined(__AVX2__)
+    return (v8f) _mm256_min_ps((__m256) a, (__m256) b);
+#else
+    return v8_select(a < b, a, b);
+#endif
 }
 
 static inline v8f v8_sqrt(v8f v) {
@@ -118,7 +132,7 @@ static inline v8f v8_exp(v8f x) {
     /* 1.5 * 2^23: adding it rounds to an integer, which is then in the low bits. */
     const v8f magic = v8_set1(12582912.0f);
     const v8f low   = v8_set1(-87.3365447f), high = v8_set1(88.7228394f);
-    const v8f at    = v8_select(x < low, low, v8_select(x > high, high, x));
+    const v8f at    = v8_max(low, v8_min(high, x)); /* a NaN stays NaN */
     const v8f t     = v8_fma(at, v8_set1(1.44269504f), magic);
     const v8f n     = t - magic;
     v8f r = v8_fma(n, v8_set1(-0.693145752f), at);      /* ln 2 in two parts */
@@ -139,6 +153,12 @@ static inline v8f v8_exp(v8f x) {
     const v8f y     = (p * f1) * f2;
     const v8f zero  = v8_set1(0.0f);
     return v8_select(x < low, zero, v8_select(x > high, v8_set1(INFINITY), v8_select(x == x, y, x)));
+}
+
+/* 1 / (1 + exp(-x)) */
+static inline v8f v8_sigmoid(v8f x) {
+    const v8f one = v8_set1(1.0f);
+    return one / (one + v8_exp(-x));
 }
 
 /* Transposes an 8 x 8 block. */

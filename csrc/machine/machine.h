@@ -25,6 +25,11 @@ int64_t  tnn__cgroup_cores(void);  /* at least 1, or INT64_MAX */
  * groups. */
 uint64_t tnn__memory_available(void);
 
+/* ---- huge pages (huge_pages.c) ---- */
+/* Lets the system use huge pages for new memory, if it is large. The CPU keeps the addresses of a limited number of pages.
+ * If a kernel reads rows of more pages, the CPU must look their addresses up again, which is slow in a virtual machine. */
+void tnn__prefer_huge_pages(void * memory, size_t size);
+
 /* ---- CPU (cpu.c) ---- */
 /* Between these two calls the thread rounds to nearest and keeps denormals, even if the caller set another mode, as a
  * library built with fast-math does when it is loaded. Threads that start between the calls inherit this mode. */

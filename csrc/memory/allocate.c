@@ -25,7 +25,9 @@ static void * allocated(tnn_session * s, void * memory, size_t size, const char 
 }
 
 void * tnn__aligned_alloc(tnn_session * s, size_t size, const char * what) {
-    return allocated(s, is_available(size) ? aligned_alloc(64, GGML_PAD(size, 64)) : NULL, size, what);
+    void * memory = is_available(size) ? aligned_alloc(64, GGML_PAD(size, 64)) : NULL;
+    tnn__prefer_huge_pages(memory, size);
+    return allocated(s, memory, size, what);
 }
 
 void * tnn__zeroed_alloc(tnn_session * s, size_t size, const char * what) {
@@ -66,6 +68,8 @@ ggml_backend_buffer_t tnn__buffer_alloc(tnn_session * s, size_t size, const char
     tnn__reserve_close(&reserve);
     if (buffer == NULL) {
         tnn__fail(s, TNN_E_MEMORY, "%s need %zu bytes (%.1f GiB), which the system refused", what, size, gib);
+        return NULL;
     }
+    tnn__prefer_huge_pages(ggml_backend_buffer_get_base(buffer), size);
     return buffer;
 }

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from gemm_kernels import kernel, kernels
 from toynn import SessionError, TinyNNTypeError, TinyNNValueError
 from toynn import tinynn as nn
 
@@ -21,8 +22,10 @@ ROW = (HEADS + 2 * KV) * D
 BASE = 100.0
 
 # Sequences of one block of queries and of several blocks, with windows smaller than a block, about as large, and
-# larger.
+# larger. The scores of the last sequence consist of three blocks of keys.
+LONG = 781
 SIZES = [(1, 2, 1), (7, 2, 3), (7, 1, 7), (97, 1, 96), (130, 2, 17), (200, 1, 97), (200, 1, 130), (100, 1, 1)]
+SIZES.append((LONG, 1, LONG))
 
 
 def values(t: int, batch: int, seed: int = 0) -> F32:
@@ -109,6 +112,29 @@ def test_a_window_has_the_same_bits_with_any_number_of_threads(n_threads: int) -
     qkv = values(130, 2)
     one, several = (attention(qkv, 130, n, window=17) for n in (1, n_threads))
     assert [part.tobytes() for part in one] == [part.tobytes() for part in several]
+
+
+@pytest.mark.threads
+@pytest.mark.parametrize("name", kernels())
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_blocks_of_keys_have_the_same_bits_with_every_kernel_and_number_of_threads(name: str, n_threads: int) -> None:
+    qkv = values(LONG, 1)
+    want = attention(qkv, LONG)
+    with kernel(name):
+        got = attention(qkv, LONG, n_threads)
+    assert [part.tobytes() for part in got] == [part.tobytes() for part in want]
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("name", kernels())
+def test_large_scores_have_the_same_bits_with_every_kernel(name: str) -> None:
+    """The differences of the scores cover the range of the exponential function, and its results of 0."""
+    qkv = 30 * values(97, 1)
+    want = attention(qkv, 97)
+    assert np.isfinite(want[0]).all()
+    with kernel(name):
+        got = attention(qkv, 97)
+    assert [part.tobytes() for part in got] == [part.tobytes() for part in want]
 
 
 @pytest.mark.quick

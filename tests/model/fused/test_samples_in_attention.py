@@ -31,6 +31,8 @@ SIZES = [
     (200, (100, 100), 96),
     (331, (13, 301, 17), 131),
 ]
+# The scores of the first sample are one block of keys in this sequence, and three blocks alone.
+LONG = (807, (787, 20), 0)
 
 
 def starts_of(lengths: tuple[int, ...]) -> npt.NDArray[np.int32]:
@@ -98,7 +100,7 @@ def some_targets(rows: int) -> npt.NDArray[np.int32]:
 
 
 @pytest.mark.quick
-@pytest.mark.parametrize(("t", "lengths", "window"), SIZES)
+@pytest.mark.parametrize(("t", "lengths", "window"), [*SIZES, LONG])
 def test_a_sample_has_the_bits_that_it_has_at_the_start_of_a_sequence(
     t: int, lengths: tuple[int, ...], window: int
 ) -> None:
