@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from benchmarks import adapters, measure
+from benchmarks import adapters, long_context, measure
 from benchmarks.measure import Row
-from benchmarks.report import Run, markdown, speedup
-from benchmarks.shapes import ADAPTER_SHAPES, SHAPES
+from benchmarks.report import BEGIN, Run, markdown, speedup
+from benchmarks.shapes import ADAPTER_SHAPES, LONG_SHAPES, SHAPES
+
+from paths import ROOT
 
 
 def rows(seconds: dict[str, list[float]], threads: int = 1) -> list[Row]:
@@ -73,3 +75,26 @@ def test_adapters_in_bfloat16_have_a_column_beside_the_quantized_base() -> None:
         ["3.00 (3.00 - 3.00)", "1.50 (1.50 - 1.50)"],
         ["4.00 (4.00 - 4.00)", "2.00 (2.00 - 2.00)"],
     ]
+
+
+def test_long_sequences_have_the_memory_of_a_token_and_the_share_of_the_peak() -> None:
+    shape = LONG_SHAPES["small-4096"]
+    group = rows({"toynn": [2.0, 2.0, 2.0], "torch": [3.0, 5.0, 4.0]}, threads=2)
+    sizes = ((2**20, 2**20 + 4096 * 2**11), (2**20, 2**20 + 4096 * 2**12))
+    group = [
+        dataclasses.replace(row, shape=shape, rss_import=begin, peak_rss=peak)
+        for row, (begin, peak) in zip(group, sizes, strict=True)
+    ]
+    gflops = shape.step_flop / 2e9
+    found = table(long_context.markdown(run_of(group)), "KiB for each token")
+    assert found == [
+        ["4096", "2", "toynn", "2.00", "2048", f"{gflops:.0f}", f"{gflops:.0f}%", "1", "9", "1.00", "2"],
+        ["4096", "2", "PyTorch, eager", "4.00", "1024", f"{gflops / 2:.0f}", f"{gflops / 2:.0f}%",
+         "2.00 (1.75 - 2.25)", "17", "0.53", "4"],
+    ]  # fmt: skip
+
+
+def test_the_page_of_the_benchmarks_has_their_markers() -> None:
+    text = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    for command in ("make bench", "make bench-adapters", "make bench-long"):
+        assert text.count(BEGIN.format(command=command)) == 1
