@@ -128,7 +128,7 @@ def test_blocks_of_keys_have_the_same_bits_with_every_kernel_and_number_of_threa
 @pytest.mark.quick
 @pytest.mark.parametrize("name", kernels())
 def test_large_scores_have_the_same_bits_with_every_kernel(name: str) -> None:
-    """The differences of the scores cover the range of the exponential function, and its results of 0."""
+    """The differences of the scores cover the range of the exponential function, also where its result is 0."""
     qkv = 30 * values(97, 1)
     want = attention(qkv, 97)
     assert np.isfinite(want[0]).all()
