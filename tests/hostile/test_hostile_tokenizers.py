@@ -60,7 +60,7 @@ REFUSED = {
     ),
     "a chunk of length 0": ({"pre_tokenizer": {"type": "FixedLength", "length": 0}}, "must have a length of at least"),
     "an id of 4 billion": (
-        {"model": {"type": "BPE", "vocab": {"a": 4294967295}, "merges": []}}, "but one is 4294967295",
+        {"model": {"type": "BPE", "vocab": {"a": 4294967295}, "merges": []}}, "but the largest id is 4294967295",
     ),
 }  # fmt: skip
 

@@ -418,7 +418,7 @@ def test_a_missing_key_is_named(key: str, tmp_path: Path) -> None:
         ((Q, [4, 4], 9, None, b"\0" * 64), "q.weight' has type Q8_1, which ggml cannot convert to f32; convert"),
         ((Q, [4, 4], 4, None, b"\0" * 64), "has type 4, which ggml cannot convert to f32"),
         ((Q, [4, 4], 77777, None, b"\0" * 64), "has type 77777, which ggml cannot convert to f32"),
-        ((Q, [4, 4], 8, None, b"\0" * 64), r"has shape \(4, 4\): .* a multiple of 32 for type q8_0"),
+        ((Q, [4, 4], 8, None, b"\0" * 64), r"has shape \(4, 4\): .* a multiple of 32 for the type q8_0"),
         ((Q, [4, 0], 0, None, b""), r"has shape \(0, 4\)"),
         ((Q, [4, 5], 0, None, b"\0" * 80), r"must have shape \(4, 4\), got \(5, 4\)"),
         ((Q, [4, 4, 1], 0, None, b"\0" * 64), r"must have shape \(4, 4\), got \(1, 4, 4\)"),

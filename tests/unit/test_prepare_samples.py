@@ -214,7 +214,7 @@ def test_long_conversations_lose_their_oldest_turns(tmp_path: Path, tokenizer: P
     path = lines(
         tmp_path / "c", [{"messages": chat(0, 1)}, {"messages": chat(0, 5)}, {"prompt": "a b", "completion": "c d"}]
     )
-    with pytest.raises(FileFormatError, match="line 3: it has no field 'messages'"):
+    with pytest.raises(FileFormatError, match="line 3: the sample has no field 'messages'"):
         prepared(path, tmp_path / "no", tokenizer)
     path = lines(path, [{"messages": chat(0, 1)}, {"messages": chat(0, 5)}])
     (short, whole) = prepared(path, tmp_path / "whole", tokenizer)
