@@ -14,6 +14,8 @@
 #   make bench-long  Compare training on long sequences with PyTorch, and write a section of docs/performance.md (10 minutes).
 #   make bench-decoding  Compare decoding with llama.cpp and write a section of docs/performance.md (5 minutes).
 #   make sweep      Train small models with many settings, and write docs/training-recipes.md (hours; can be stopped).
+#   make scaling-law  Train the runs of the scaling law that are missing, and fit its constants (hours; can be stopped).
+#   make bench-plan Train by plans of 1, 5 and 20 minutes, and compare times and losses (80 minutes on an idle machine).
 #   make fuzz       Run the four fuzzers: session API from Python, from C, from a generator, and the file readers.
 #   make generate   Write the part of toynn.tinynn that follows from csrc/tinynn.h.
 #   make corpus     Write the stories and questions of tools/corpus to examples/data (one second).
@@ -50,7 +52,7 @@ PIP    := $(PY) -m pip --disable-pip-version-check
 NATIVE := CMakeLists.txt pyproject.toml vendor/ggml.lock vendor/populate.py $(wildcard csrc/*.py csrc/*.[ch] csrc/*.map csrc/*/*.[ch])
 
 .DEFAULT_GOAL := help
-.PHONY: help run quickstart quickstart-answers check quick-tests test test-all lint dev bench bench-adapters bench-prepare bench-long bench-decoding sweep fuzz generate corpus fixtures \
+.PHONY: help run quickstart quickstart-answers check quick-tests test test-all lint dev bench bench-adapters bench-prepare bench-long bench-decoding sweep scaling-law bench-plan fuzz generate corpus fixtures \
         determinism-matrix aarch64 sanitize sanitize-threads coverage soak power-loss clean
 .DELETE_ON_ERROR:
 
@@ -114,6 +116,12 @@ bench-decoding: $(VENV)/.installed-dev
 sweep: $(VENV)/.installed-dev
 	$(PY) -m benchmarks.recipe_sweep
 	$(PY) -m benchmarks.fine_tuning_sweep
+
+scaling-law: $(VENV)/.installed-dev
+	$(PY) -m benchmarks.scaling_law
+
+bench-plan: $(VENV)/.installed-dev
+	$(PY) -m benchmarks.plan $(BENCH)
 
 fuzz: $(VENV)/.installed-dev
 	$(PY) tools/fuzz/fuzz_rounds.py $(FUZZ)

@@ -26,6 +26,7 @@ _MODULES = {
     "LoRA": "toynn.llm.recipes",
     "MappedFileError": "toynn.errors",
     "Muon": "toynn.llm.muon",
+    "Plan": "toynn.planning.plan",
     "PreparedData": "toynn.api.prepare_data",
     "Profile": "toynn.llm.profiling",
     "RecipeOptions": "toynn.llm.options",
@@ -57,18 +58,21 @@ _MODULES = {
     "labels": "toynn.llm.labels",
     "lmc": "toynn.api.token_evaluation",
     "load": "toynn.api.load_model",
+    "plan": "toynn.api.plan_training",
     "prepare": "toynn.api.prepare_data",
     "prepare_ids": "toynn.api.prepare_data",
     "profile": "toynn.llm.profiling",
     "train": "toynn.api.train_model",
 }
 _PACKAGES = (
-    "api", "cli", "data", "interop", "llm", "model", "parallel", "serve", "storage", "text", "tinynn", "training",
+    "api", "cli", "data", "interop", "llm", "model", "parallel", "planning", "serve", "storage", "text", "tinynn",
+    "training",
 )  # fmt: skip
 
 if TYPE_CHECKING:
     from toynn.api.evaluation import Evaluation as Evaluation
     from toynn.api.load_model import load as load
+    from toynn.api.plan_training import plan as plan
     from toynn.api.prepare_data import PreparedData as PreparedData
     from toynn.api.prepare_data import prepare as prepare
     from toynn.api.prepare_data import prepare_ids as prepare_ids
@@ -106,6 +110,7 @@ if TYPE_CHECKING:
     from toynn.llm.recipes import WarmStart as WarmStart
     from toynn.model.config import RopeScaling as RopeScaling
     from toynn.model.config import SmolLM2Config as SmolLM2Config
+    from toynn.planning.plan import Plan as Plan
     from toynn.text.sampling import Sampling as Sampling
     from toynn.text.sampling import TokenStream as TokenStream
     from toynn.text.sampling import generate as generate

@@ -158,7 +158,7 @@ def test_the_wheel_contains_exactly_the_files_of_the_package(packages: Packages)
         names = {name for name in archive.namelist() if not name.startswith(f"{DIST_INFO}/")}
     sources = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src").rglob("toynn*/**/*.py*")}
     sources = {name for name in sources if not name.endswith(".pyc")}
-    pages = {"toynn/serve/watch.html", "toynn/serve/watch.js"}
+    pages = {"toynn/serve/watch.html", "toynn/serve/watch.js", "toynn/planning/law.json"}
     assert names == sources | pages | {"toynn/py.typed", "toynn/_tinynn.abi3.so"}
 
 

@@ -28,6 +28,7 @@ LAYERS = (
     ("training",),
     ("interop",),
     ("llm.recipes", "llm.profiling"),
+    ("planning",),
     ("api",),
     ("serve",),
     ("cli",),

@@ -89,6 +89,20 @@ def test_used_time_counts_and_a_run_without_time_ends_at_once() -> None:
     assert over.step <= 602
 
 
+def test_a_slow_run_ends_in_its_time_even_before_the_end_of_the_warm_up() -> None:
+    config = timed(10.0)
+    run = SimulatedRun(replace(config, schedule=replace(config.schedule, warmup=100)), lambda _: 0.5)
+    run.run()
+    assert run.step == 20
+    run.config.check_warmup()
+    rates = [Optimizer(run.config).learning_rate(step) for step in range(1, 21)]
+    ((begin, end),) = run.config.schedule.steps_of_falls
+    assert (begin, end) in ((15, 20), (16, 20))
+    assert rates[:begin] == [run.config.lr * step / 100 for step in range(1, begin + 1)]
+    falling = [rates[begin - 1] * (20 - step) / (20 - begin) for step in range(begin + 1, 21)]
+    assert rates[begin:] == pytest.approx(falling)
+
+
 def test_a_run_that_is_resumed_during_the_fall_keeps_its_end() -> None:
     config = timed(100.0)
     config = replace(

@@ -16,6 +16,7 @@ from typing import TypeAlias, cast, overload
 from toynn.api.base_model import base_of, described_base, open_base
 from toynn.api.load_model import load, read_model
 from toynn.api.plain_progress import PlainProgress
+from toynn.api.plan_training import timed_start
 from toynn.api.text_model import TextModel
 from toynn.api.train_settings import changes_of, checkpoint_to_resume, config_of, overrides_of
 from toynn.arguments import boolean
@@ -90,6 +91,7 @@ def train(
     resume: bool = False,
     resume_from: str | None = None,
     n_threads: int | None = None,
+    time: float | str | None = None,
     progress: bool | None = None,
     callbacks: Sequence[Callback] = (),
     **settings: object,
@@ -106,6 +108,7 @@ def train(
     resume: bool = False,
     resume_from: str | None = None,
     n_threads: int | None = None,
+    time: float | str | None = None,
     progress: bool | None = None,
     callbacks: Sequence[Callback] = (),
     **settings: object,
@@ -132,6 +135,8 @@ def train(
             from the result of a run without interruption; the run reports this as a note.
         resume_from: the checkpoint of the run to continue from, for example "step-00000070". Default: the latest.
         n_threads: number of threads. Default: the number of cores that this process may use.
+        time: train by the plan of `toynn.plan` for this time, in seconds or as a text like "20m", and end in it. The
+            settings of the call replace those of the plan. With resume: the time of the whole run.
         progress: show the progress on stderr: as a bar in a terminal, otherwise as a few lines. Default: true.
         callbacks: functions that are called with each event, see `toynn.training.events`. If a callback raises
             `toynn.training.StopTraining`, training ends after the current step and saves a checkpoint.
@@ -158,6 +163,7 @@ def train(
             "config": config,
             "resume_from": resume_from,
             "n_threads": n_threads,
+            "time": time,
             **settings,
         }
         wrong = [name for name, value in given.items() if value is not None] + (["resume"] if resume else [])
@@ -182,10 +188,24 @@ def train(
         start = _initial(init)
         opened = None if base is None or resume or start is not None else open_base(base)
         shape_from = start if opened is None else described_base(opened)
-        wanted = config_of(config, overrides, init=shape_from, resumed=resumed, resume_from=resume_from)
+        used = 0.0
+        if time is None:
+            wanted = config_of(config, overrides, init=shape_from, resumed=resumed, resume_from=resume_from)
+        else:
+            timed = timed_start(
+                folder,
+                time,
+                config,
+                overrides,
+                n_threads,
+                resumed=resumed,
+                resume_from=resume_from,
+                other_start=start is not None or base is not None,
+            )
+            wanted, used = timed.config, timed.seconds_used
         changes = changes_of(overrides) if resume else ()
         place = None if base is None else path_of("base", base)
-        args = TrainArgs(folder, run, wanted, start, resume, n_threads, resume_from, changes, opened or place)
+        args = TrainArgs(folder, run, wanted, start, resume, n_threads, resume_from, changes, opened or place, used)
         args = with_open_base(args)
     with contextlib.ExitStack() as stack:
         view = [stack.enter_context(_progress_view())] if shown and launched_rank() == 0 else []

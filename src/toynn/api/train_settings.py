@@ -17,7 +17,7 @@ from toynn.training.config import TrainConfig
 from toynn.training.key_names import NO_VOCABULARY_KEY, VOCABULARY, similar_key
 from toynn.training.optimizer_config import CHANGEABLE
 from toynn.training.start import own_config
-from toynn.training.toml_config import from_toml, key_set, keys, read_config, to_toml
+from toynn.training.toml_config import from_toml, key_set, keys, keys_in, read_config, to_toml
 
 with naming_the_extra():
     import tomli_w
@@ -51,6 +51,16 @@ def config_of(
     if resumed is not None:
         return own_config(checkpoint_to_resume(resumed, resume_from), overrides)
     return from_toml("", "the defaults", overrides, init)
+
+
+def settings_as_toml(settings: Mapping[str, object]) -> str:
+    """Return settings "section.key" as the TOML text of a complete configuration. Raises as `overrides_of`."""
+    return to_toml(from_toml("", "the settings", overrides_of(settings)))
+
+
+def settings_in(path: Path) -> list[str]:
+    """Return the keys that a TOML file sets, as overrides. Raises the errors of `read_config`."""
+    return overrides_of(keys_in(path))
 
 
 def changes_of(overrides: Iterable[str]) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "prepare": "Turn texts or samples into packed tokens and a tokenizer.",
+    "plan": "Choose a model and its training for a time.",
     "train": "Train a model on packed tokens.",
     "data": "Show samples of prepared data.",
     "watch": "Serve a web page that follows a run.",

@@ -10,20 +10,24 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from pathlib import Path
+from time import perf_counter
 
 import click
 
 from toynn.api.base_model import described_base, open_base
 from toynn.api.load_model import read_model
 from toynn.api.plain_progress import PlainProgress
+from toynn.api.plan_training import timed_start
 from toynn.api.train_model import TrainingResult, train
 from toynn.api.train_settings import changes_of, checkpoint_to_resume, config_of
 from toynn.cli.given_path import GivenPath
 from toynn.cli.interrupts import INTERRUPTED
 from toynn.cli.parallel_command import ParallelCommand
+from toynn.cli.plan_command import described, plan_as_json
 from toynn.errors import TinyNNValueError
 from toynn.extras import how_to_install, naming_the_extra
 from toynn.parallel.processes import Processes
+from toynn.planning.plan import Plan
 from toynn.storage.checkpoint.names import LOG
 from toynn.training.config import TrainArgs, TrainConfig
 from toynn.training.events import Callback, Event, Started
@@ -34,6 +38,8 @@ from toynn.training.toml_config import commented_toml, to_plain
 
 with naming_the_extra():
     from rich.console import Console
+
+_BEFORE_AND_AFTER = 2.0  # seconds of --time for the start of Python and for the report
 
 
 @click.command(cls=ParallelCommand)
@@ -52,6 +58,8 @@ with naming_the_extra():
 @click.option("--resume", is_flag=True, help="Continue the run in --out.")
 @click.option("--from", "resume_from", metavar="CHECKPOINT", default=None,
               help="With --resume: continue from this checkpoint, for example step-00000070.")  # fmt: skip
+@click.option("--time", default=None, metavar="TIME",
+              help="Train by the plan of `toynn plan`, and end in this time, for example 20m or 1h30m.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), default=None,
               help="Number of threads. [default: one for each core that toynn may use]")  # fmt: skip
 @click.option(
@@ -78,6 +86,7 @@ def command(
     base: Path | None,
     resume: bool,
     resume_from: str | None,
+    time: str | None,
     threads: int | None,
     tensorboard: bool,
     wandb: bool,
@@ -95,6 +104,9 @@ def command(
     data, settings and initial weights give a model with the same bytes, for any
     number of threads, also if training was interrupted and resumed.
 
+    --time chooses a model and its training for this time. With --resume, it is the
+    time of the whole run; without it, a resumed run keeps its time.
+
     `mpiexec -n 4 toynn train DATA --out RUN` trains in 4 processes, on one machine
     or several, with the same bytes.
     """
@@ -104,6 +116,7 @@ def command(
             "--resume needs --out, the option that names the folder of the run to continue", click.get_current_context()
         )
     if show_config:
+        _refuse_time(time)
         shown = _shown(config, overrides, init, base, out if resume else None, resume_from)
         text = json.dumps(to_plain(shown)) + "\n" if as_json_ else commented_toml(shown)
         click.echo(text, nl=False)
@@ -123,7 +136,12 @@ def command(
     start = None if init is None or resume else read_model(init)
     opened = None if base is None or resume or init is not None else open_base(base)
     shape_from = start if opened is None else described_base(opened)
-    settings = config_of(config, overrides, init=shape_from, resumed=resumed, resume_from=resume_from)
+    began = perf_counter()
+    settings, plan = (
+        (config_of(config, overrides, init=shape_from, resumed=resumed, resume_from=resume_from), None)
+        if time is None
+        else _timed(data, time, config, overrides, threads, resumed, resume_from, shape_from is not None, quiet)
+    )
     callbacks: list[Callback] = []
     wanted = {"--tensorboard": tensorboard, "--wandb": wandb, "--mlflow": mlflow}
     loggers = [option for option, is_wanted in wanted.items() if is_wanted and not is_silent]
@@ -140,19 +158,48 @@ def command(
             resume_from,
             changes_of(overrides) if resume else (),
             opened or base,
+            perf_counter() - began + _BEFORE_AND_AFTER,
         )
         result = train(args, callbacks=callbacks)
     if is_silent:
         sys.exit(INTERRUPTED if result.reason == "interrupted" else 0)
     report = _report(result)
     if as_json_:
-        click.echo(json.dumps({**as_json(result.event), "report": report}))
+        planned = {} if plan is None else {"plan": plan_as_json(plan)}
+        click.echo(json.dumps({**as_json(result.event), "report": report, **planned}))
     elif quiet:
         click.echo(f"{_outcome(result)}{_losses(result)}")
     else:
         _print_summary(result, report, _resume_command(data, out, threads, loggers))
     if result.reason == "interrupted":
         sys.exit(INTERRUPTED)
+
+
+def _refuse_time(time: str | None) -> None:
+    if time is not None:
+        raise click.UsageError(
+            "--show-config and --time cannot be combined; use toynn plan", click.get_current_context()
+        )
+
+
+def _timed(
+    data: Path,
+    time: str,
+    config: Path | None,
+    overrides: tuple[str, ...],
+    threads: int | None,
+    resumed: Path | None,
+    resume_from: str | None,
+    other_start: bool,
+    quiet: bool,
+) -> tuple[TrainConfig, Plan | None]:
+    """Return the configuration of a run that ends in a time, and its plan. Print the plan."""
+    timed = timed_start(
+        data, time, config, overrides, threads, resumed=resumed, resume_from=resume_from, other_start=other_start
+    )
+    if timed.plan is not None and not quiet:
+        click.echo("\n".join(described(timed.plan)), err=True)
+    return timed.config, timed.plan
 
 
 def _data_of_run(run: Path) -> Path:

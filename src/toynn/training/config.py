@@ -195,8 +195,8 @@ class TrainConfig:
                 "train.z_loss"
             )
         self._check_time()
-        if self.train.epochs is not None:
-            return  # the number of steps is not known before `with_steps`
+        if self.train.epochs is not None or self.schedule.falls:
+            return  # the number of steps is not known before `with_steps`; a fall may begin before the warm-up ends
         warmup, decay = self.schedule.warmup_of(self.train.steps), self.schedule.decay
         if self.schedule.kind == "wsd" and warmup + decay > self.train.steps:
             raise ConfigurationError(
@@ -303,7 +303,7 @@ class TrainConfig:
         such a configuration.
         """
         warmup = self.schedule.warmup_of(self.train.steps)
-        if warmup >= self.train.steps:
+        if warmup >= self.train.steps and not self.schedule.falls:
             raise ConfigurationError(
                 f"schedule.warmup must be below the number of steps, {self.train.steps}, got {warmup}; otherwise the "
                 "learning rate would never decrease"

@@ -211,6 +211,12 @@ def read_config(path: Path, overrides: Iterable[str] = (), init: Checkpoint | No
     return from_toml(read_text(path, _LARGEST), str(path), overrides, init)
 
 
+def keys_in(path: Path) -> dict[str, Any]:
+    """Return the keys "section.key" that a TOML file sets, with their values. Raises the errors of `read_config`."""
+    read_config(path)
+    return flat(_parsed(read_text(path_of("path", path), _LARGEST)))
+
+
 def differences(a: TrainConfig, b: TrainConfig) -> dict[str, tuple[Any, Any]]:
     """Return the keys "section.key" whose values differ in two configurations, with both values."""
     one, other = flat(_table(a)), flat(_table(b))

@@ -1,0 +1,140 @@
+"""Compare plans with the runs that follow them: the time, and the validation loss.
+
+`python -m benchmarks.plan` prepares new stories of the grammar, which are not in the texts of the scaling law, and runs
+`toynn train --time` in a child process for each size of the text and each time. Each run that has ended is a line of
+benchmarks/results/plan.jsonl, and a table is written to docs/planning.md. With the default arguments it takes 80
+minutes, and nothing else should run on the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmarks.program_process import ROOT, ProgramError
+from benchmarks.report import write_markdown
+from benchmarks.scaling_texts import MEGABYTES, NEW, data_folder
+from toynn.training.run_log import read_log
+
+RESULTS = ROOT / "benchmarks" / "results" / "plan.jsonl"
+PAGE = ROOT / "docs" / "planning.md"
+MINUTES = (1, 5, 20)
+_TOYNN = (sys.executable, "-c", "from toynn.cli.start import main; main()")
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run that has ended. Losses are in nats per token.
+
+    text: name of the text. minutes: the given time. planned: seconds that the plan takes. seconds: duration of the
+    whole command. expected, low, high: the loss of the plan. loss: of the last evaluation. loaded: whether other
+    programs were running.
+    """
+
+    text: str
+    minutes: int
+    planned: float
+    seconds: float
+    expected: float
+    low: float
+    high: float
+    loss: float
+    parameters: int
+    steps: int
+    epochs: float
+    loaded: bool
+
+
+def measure(text: str, minutes: int, work: Path, *, loaded: bool) -> Result:
+    """Train for a time in a child process, and return what the plan promised and what the run reached."""
+    data, run = data_folder(f"{NEW}{text}", work), work / "run"
+    shutil.rmtree(run, ignore_errors=True)
+    command = [*_TOYNN, "train", str(data), "--out", str(run), "--time", f"{minutes}m", "--json"]
+    began = time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    seconds = time.monotonic() - began
+    if done.returncode != 0:
+        raise ProgramError(f"toynn train failed: {done.stderr.strip()}")
+    plan = json.loads(done.stdout)["plan"]
+    last = [event for event in read_log(run) if event["event"] == "evaluated"][-1]
+    return Result(
+        text,
+        minutes,
+        60.0 * minutes if plan["uses_whole_time"] else plan["seconds"],
+        seconds,
+        plan["loss"],
+        plan["loss_low"],
+        plan["loss_high"],
+        last["loss"],
+        plan["parameters"],
+        last["step"],
+        plan["epochs"],
+        loaded,
+    )
+
+
+def read_results(path: Path) -> list[Result]:
+    """Return the runs that have ended, in the order of the file; [] if the file does not exist."""
+    if not path.exists():
+        return []
+    return [Result(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines() if line]
+
+
+def markdown(results: list[Result]) -> str:
+    """Return a table with the last run of each text and time."""
+    runs = {(one.text, one.minutes): one for one in results}
+    lines = [
+        "| text | time | model | steps | epochs | seconds: planned | reached | loss: expected | reached | machine |",
+        "| :-- | --: | --: | --: | --: | --: | --: | --: | --: | :-- |",
+    ]
+    for text in MEGABYTES:
+        for minutes in MINUTES:
+            one = runs.get((text, minutes))
+            if one is None:
+                lines.append(f"| {text} | {minutes} min | not run | | | | | | | |")
+                continue
+            lines.append(
+                f"| {text} | {minutes} min | {one.parameters / 1e6:.2f} M | {one.steps} | {one.epochs:.1f} | "
+                f"{one.planned:.0f} | {one.seconds:.0f} ({_percent(one.seconds, one.planned)}) | "
+                f"{one.expected:.3f} ({one.low:.3f} to {one.high:.3f}) | {one.loss:.3f} "
+                f"({_percent(one.loss, one.expected)}) | {'loaded' if one.loaded else 'idle'} |"
+            )
+    return "\n".join(lines)
+
+
+def _percent(value: float, expected: float) -> str:
+    return f"{100 * (value / expected - 1):+.1f} %"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.plan", description=__doc__)
+    parser.add_argument("--texts", nargs="+", choices=MEGABYTES, default=list(MEGABYTES), help="Texts to train on.")
+    parser.add_argument("--minutes", nargs="+", type=int, choices=MINUTES, default=list(MINUTES), help="Times.")
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "plan", help="Folder of data and runs.")
+    parser.add_argument("--loaded", action="store_true", help="Note in the table that other programs were running.")
+    parser.add_argument("--table-only", action="store_true", help="Train nothing, and write the table.")
+    flags = parser.parse_args()
+    results = read_results(RESULTS)
+    try:
+        for minutes in [] if flags.table_only else flags.minutes:
+            for text in flags.texts:
+                result = measure(text, minutes, flags.work, loaded=flags.loaded)
+                print(f"{text}, {minutes} min: {result}", file=sys.stderr, flush=True)
+                with RESULTS.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(asdict(result)) + "\n")
+                results.append(result)
+    except ProgramError as error:
+        print(f"plan: {error}", file=sys.stderr)
+        return 1
+    write_markdown(markdown(results), PAGE, "make bench-plan")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

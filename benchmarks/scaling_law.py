@@ -1,0 +1,217 @@
+"""Train a ladder of small models, and fit the scaling law of `toynn plan` to their validation losses.
+
+`python -m benchmarks.scaling_law` takes hours on one core. Each run that has ended is a line of
+benchmarks/results/scaling_law.jsonl; a ladder that was stopped goes on with the runs that are missing there. The
+fitted constants are written to src/toynn/planning/law.json, and a table to docs/planning.md.
+
+The runs of a size on a text share the steps with a constant learning rate. From a checkpoint of these steps, the
+learning rate falls to 0, which gives the loss for one number of steps. So a run has the bits of a run with its number
+of steps and the schedule "wsd".
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import toynn
+from benchmarks.program_process import ROOT, ProgramError
+from benchmarks.report import write_markdown
+from benchmarks.scaling_fit import bytes_read, fit, kind_of, write_law
+from benchmarks.scaling_texts import data_folder
+from toynn.data.meta import load_meta
+from toynn.planning.law import LAW, ScalingLaw, log_loss
+from toynn.planning.recipe import EVALUATED, PROBE_STEPS, TOKENS_OF_STEP, Size, decay_of, settings_of
+from toynn.storage.checkpoint import load_checkpoint
+from toynn.training.events import Evaluated, Event
+
+RESULTS = ROOT / "benchmarks" / "results" / "scaling_law.jsonl"
+PAGE = ROOT / "docs" / "planning.md"
+FEWEST = PROBE_STEPS  # steps of the shortest run of each size and text; each further run has twice as many
+
+# The runs in their order: a text, a size, and the largest number of steps.
+LADDER = (
+    ("stories-20MB", Size(32, 2), 2000),
+    ("stories-0.3MB", Size(64, 3), 1000),
+    ("sources", Size(64, 3), 1000),
+    ("stories-20MB", Size(64, 3), 2000),
+    ("sources", Size(32, 2), 1000),
+    ("sources", Size(96, 4), 500),
+    ("stories-20MB", Size(96, 4), 1000),
+    ("sources", Size(128, 5), 500),
+    ("stories-0.3MB", Size(32, 2), 1000),
+    ("stories-20MB", Size(128, 5), 500),
+    ("stories-0.3MB", Size(96, 4), 1000),
+    ("sources", Size(64, 3), 2000),
+    ("sources", Size(96, 4), 1000),
+    ("stories", Size(64, 3), 2000),
+    ("stories-20MB", Size(96, 4), 2000),
+    ("sources", Size(192, 6), 250),
+    ("stories-20MB", Size(192, 6), 250),
+    ("stories-0.3MB", Size(64, 3), 2000),
+    ("stories-2MB", Size(96, 4), 2000),
+    ("stories-0.3MB", Size(128, 5), 500),
+    ("stories-20MB", Size(32, 2), 4000),
+    ("stories-20MB", Size(64, 3), 4000),
+    ("sources", Size(128, 5), 2000),
+    ("stories-20MB", Size(128, 5), 2000),
+    ("sources", Size(96, 4), 4000),
+    ("stories-2MB", Size(64, 3), 4000),
+    ("stories-2MB", Size(128, 5), 4000),
+    ("stories-20MB", Size(96, 4), 4000),
+    ("sources", Size(192, 6), 2000),
+    ("stories-20MB", Size(192, 6), 2000),
+    ("stories-20MB", Size(128, 5), 8000),
+    ("sources", Size(192, 6), 4000),
+    ("stories-20MB", Size(192, 6), 8000),
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run that has ended.
+
+    layer_parameters: weights in the matrices of the layers. tokens: number of tokens that the run has read.
+    train_tokens, train_bytes: size of the training split. loss: validation loss in nats per token. loss_per_byte: in
+    nats per byte of the text. training_loss: mean loss of the last step.
+    """
+
+    text: str
+    size: str
+    steps: int
+    layer_parameters: int
+    tokens: int
+    train_tokens: int
+    train_bytes: int
+    loss: float
+    loss_per_byte: float
+    training_loss: float
+
+
+def read_results(path: Path) -> list[Result]:
+    """Return the runs that have ended, in the order of the file; [] if the file does not exist."""
+    if not path.exists():
+        return []
+    return [Result(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines() if line]
+
+
+def missing(results: list[Result]) -> Iterator[tuple[str, Size, int]]:
+    """Yield text, size and steps of the runs of the ladder that have not ended."""
+    ended = {(one.text, one.size, one.steps) for one in results}
+    for text, size, most in LADDER:
+        steps = FEWEST
+        while steps <= most:
+            if (text, size.name, steps) not in ended:
+                ended.add((text, size.name, steps))
+                yield text, size, steps
+            steps *= 2
+
+
+def measure(text: str, size: Size, steps: int, work: Path) -> Result:
+    """Train one model and return its losses."""
+    data = data_folder(text, work)
+    trunk, branch = work / "runs" / f"{text}-{size.name}", work / "runs" / "branch"
+    before = steps - decay_of(steps)
+    _train_trunk(data, trunk, size, before)
+    shutil.rmtree(branch, ignore_errors=True)
+    shutil.copytree(trunk, branch)
+    losses: list[Evaluated] = []
+
+    def collect(event: Event) -> None:
+        if isinstance(event, Evaluated):
+            losses.append(event)
+
+    changed: dict[str, Any] = {
+        "train.steps": steps,
+        "schedule.decay": steps - before,
+        "evaluation.windows": EVALUATED,
+    }
+    ended = toynn.train(data, branch, resume=True, n_threads=1, progress=False, callbacks=[collect], **changed)
+    shutil.rmtree(branch)
+    if ended.reason != "done":
+        raise ProgramError(f"the run of {steps} steps was {ended.reason} at step {ended.step}; start the ladder again")
+    split, nats = load_meta(data).splits["train"], losses[-1]
+    return Result(
+        text,
+        size.name,
+        steps,
+        size.layer_parameters,
+        steps * TOKENS_OF_STEP,
+        split.tokens,
+        split.bytes,
+        nats.loss,
+        math.log(2) * nats.bits_per_byte,
+        float(ended.loss or 0.0),
+    )
+
+
+def _train_trunk(data: Path, trunk: Path, size: Size, steps: int) -> None:
+    """Train with a constant learning rate up to this step, from the last checkpoint of the same size and text."""
+    settings: dict[str, Any] = {
+        **settings_of(size, 10 * FEWEST),
+        "schedule.decay": 0,
+        "train.steps": steps,
+        "evaluation.every": 0,
+        "evaluation.windows": 1,
+        "checkpoint.every": 0,
+        "checkpoint.keep_last": 1,
+        "checkpoint.keep_best": False,
+    }
+    if (trunk / "latest").exists() and load_checkpoint(trunk).step > steps:
+        shutil.rmtree(trunk)
+    if (trunk / "latest").exists():
+        toynn.train(data, trunk, resume=True, n_threads=1, progress=False, steps=steps)
+    else:
+        toynn.train(data, trunk, n_threads=1, progress=False, **settings)
+
+
+def markdown(results: list[Result], law: ScalingLaw) -> str:
+    """Return a table of the constants, and a table of the runs beside the law."""
+    names = list(law.log_constants)
+    lines = ["| constant | value | standard deviation |", "| :-- | --: | --: |"]
+    for i, name in enumerate(names):
+        deviation = math.sqrt(law.covariance[i][i])
+        lines.append(f"| {name} | {math.exp(law.log_constants[name]):.4g} | {100 * deviation:.1f} % |")
+    spread = f"The runs lie around the law with a standard deviation of {100 * law.residual:.1f} %."
+    runs = ["| text | model | steps | passes | nats per byte | by the law |", "| :-- | --: | --: | --: | --: | --: |"]
+    constants = {name: math.exp(value) for name, value in law.log_constants.items()}
+    for one in sorted(results, key=lambda one: (one.text, one.layer_parameters, one.steps)):
+        expected = log_loss(constants, kind_of(one.text), one.layer_parameters, bytes_read(one), one.train_bytes)
+        off = 100 * (math.exp(expected) / one.loss_per_byte - 1)
+        runs.append(
+            f"| {one.text} | {one.size} | {one.steps} | {one.tokens / one.train_tokens:.2f} | "
+            f"{one.loss_per_byte:.4f} | {math.exp(expected):.4f} ({off:+.1f} %) |"
+        )
+    return "\n".join([*lines, "", spread, "", *runs])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling_law", description=__doc__)
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "scaling", help="Folder of data and runs.")
+    parser.add_argument("--most", type=int, default=None, help="Train at most this many runs; 0: only fit the law.")
+    flags = parser.parse_args()
+    results = read_results(RESULTS)
+    try:
+        for text, size, steps in list(missing(results))[: flags.most]:
+            result = measure(text, size, steps, flags.work)
+            print(f"{text}, {size.name}, {steps} steps: {result.loss:.4f}", file=sys.stderr, flush=True)
+            with RESULTS.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(result)) + "\n")
+            results.append(result)
+    except ProgramError as error:
+        print(f"scaling_law: {error}", file=sys.stderr)
+        return 1
+    write_law(fit(results), LAW)
+    write_markdown(markdown(results, ScalingLaw.load()), PAGE, "make scaling-law")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,282 @@
+"""Choose a model and its training for a time, a number of parameters or a memory size, and predict the loss."""
+
+from __future__ import annotations
+
+import math
+import time as clock
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toynn.data import DataFolder
+from toynn.errors import ConfigurationError, TinyNNValueError
+from toynn.extras import naming_the_extra
+from toynn.initialised import Initialised
+from toynn.planning.amounts import time_in_words
+from toynn.planning.choice import OVERHEAD, Choice, Option, chosen, options_of, with_steps
+from toynn.planning.law import KNOWN_PASSES, ScalingLaw, Text
+from toynn.planning.recipe import BATCH, CONTEXT, FEWEST_STEPS, SIZES, Size
+from toynn.planning.speed import config_of, probe
+
+with naming_the_extra():
+    from toynn.training.model_config import ModelArgs
+    from toynn.training.toml_config import flat, key_set, to_plain
+
+BYTES_PER_TOKEN = 4.0  # if the data does not record the size of the text
+_EVALUATIONS = 10  # evaluations and checkpoints of a run
+_SHARE_OF_EVALUATIONS = 0.02  # of the time of a run
+_FEWEST_EVALUATED, _MOST_EVALUATED = 32, 256  # windows of an evaluation
+_CHOSEN_BY_PLAN = ("train.steps", "train.epochs", "train.seconds", "schedule.decay", "schedule.falls")
+# Settings that do not change what the law predicts.
+_WITHOUT_EFFECT = ("evaluation.", "checkpoint.", "train.seed", "train.recompute", "model.d_model", "model.n_layers")
+
+
+@dataclass(frozen=True)
+class Candidate(Initialised):
+    """A model that a plan considered, with the best training of this model in the time.
+
+    name: the width and the number of layers, for example "96x4". parameters: number of weights.
+    seconds_per_step: measured on this machine. steps: number of optimizer steps. memory: bytes of the model and its
+    training graph. loss: expected validation loss in nats per token.
+    """
+
+    name: str
+    parameters: int
+    seconds_per_step: float
+    memory: int
+    steps: int
+    loss: float
+
+
+@dataclass(frozen=True, repr=False)
+class Plan(Initialised):
+    """What to train: the result of `toynn.plan`.
+
+    data: the data folder. seconds: the expected time of training. limit: the given time in seconds, or None.
+    uses_whole_time: whether the run takes all steps that fit into the time. Otherwise the text is too small for them.
+    settings: the settings of the run as keys of a configuration: `toynn.train(data, run, **plan.settings)`.
+    parameters: number of weights. steps, tokens, epochs: length of the run. seconds_per_step: measured on this machine.
+    memory: bytes of the model and its training graph.
+    loss, loss_low, loss_high: expected validation loss in nats per token, and the limits between which the loss is
+        expected with a probability of 95 %. bits_per_byte: the same loss in bits per byte; None if the data does not
+        record the size of the text.
+    candidates: all models that were considered, from the smallest to the largest.
+    notes: sentences for the user, for example that the text is too small for the time.
+    """
+
+    data: Path
+    limit: float | None
+    seconds: float
+    uses_whole_time: bool
+    settings: dict[str, Any]
+    parameters: int
+    steps: int
+    tokens: int
+    epochs: float
+    seconds_per_step: float
+    memory: int
+    loss: float
+    loss_low: float
+    loss_high: float
+    bits_per_byte: float | None
+    candidates: tuple[Candidate, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return (
+            f"<toynn.Plan for {str(self.data)!r}: {self.parameters / 1e6:.2f} M parameters, {self.steps} steps, "
+            f"{time_in_words(self.seconds)}, expected loss {self.loss:.3f} ({self.loss_low:.3f} to "
+            f"{self.loss_high:.3f})>"
+        )
+
+
+def make_plan(
+    folder: Path,
+    seconds: float | None = None,
+    parameters: int | None = None,
+    memory: int | None = None,
+    overrides: tuple[str, ...] = (),
+    n_threads: int | None = None,
+    law: ScalingLaw | None = None,
+) -> Plan:
+    """Return a plan for the data in a folder.
+
+    seconds: the time, or None for as many steps as a model of this size is worth. parameters: number of weights of the
+    model, about; None: chosen. memory: limit in bytes, or None for the available memory. overrides: settings
+    "section.key=VALUE". law: None for the law of this package.
+
+    Raises TinyNNValueError if the data or the limits do not allow a plan; ConfigurationError for an override.
+    """
+    began = clock.perf_counter()
+    for override in overrides:
+        if key_set(override) in _CHOSEN_BY_PLAN:
+            raise ConfigurationError(f"{key_set(override)} cannot be set together with a plan, which chooses it")
+    data = DataFolder.open(folder)
+    text = _text_of(data, n_threads)
+    law = law or ScalingLaw.load()
+    sizes = SIZES if parameters is None else (_nearest(parameters, data.meta.vocab_size),)
+    options = options_of(data, overrides, n_threads, sizes, memory=memory)
+    if seconds is None:
+        best, choices = _balanced(options, law, text), list[Choice]()
+    else:
+        left = seconds - (clock.perf_counter() - began)
+        best, choices = chosen(options, left, law, text, _most_measuring(seconds))
+    if best is None:
+        raise TinyNNValueError(_no_plan(seconds, memory, parameters))
+    return _described(folder, data, seconds, best, choices, law, text, overrides)
+
+
+def _text_of(data: DataFolder, n_threads: int | None) -> Text:
+    meta = data.meta
+    if meta.pairs or data.train.starts is not None:
+        kind = "preference pairs" if meta.pairs else "samples"
+        raise TinyNNValueError(f"a plan needs data of plain text, but this data consists of {kind}; set train.steps")
+    split = meta.splits["train"]
+    if split.tokens <= CONTEXT * BATCH:
+        raise TinyNNValueError(
+            f"a plan needs more than {CONTEXT * BATCH} training tokens, but this data has {split.tokens}; prepare more "
+            "text"
+        )
+    nats = probe(data, n_threads)
+    nbytes = float(split.bytes or BYTES_PER_TOKEN * split.tokens)
+    return Text(split.tokens, nbytes, None if nats is None else nats / _bytes_per_validation_token(data))
+
+
+def _bytes_per_validation_token(data: DataFolder) -> float:
+    split = data.meta.splits["validation"]
+    return split.bytes / split.tokens if split.bytes and split.tokens else BYTES_PER_TOKEN
+
+
+def _most_measuring(seconds: float) -> float:
+    """Return the seconds after which no larger model is measured, for a plan with this time."""
+    return min(max(1.0, 0.03 * seconds), 30.0)
+
+
+def _nearest(parameters: int, vocab: int) -> Size:
+    """Return the size whose number of weights is nearest to the given one, as a ratio."""
+    return min(SIZES, key=lambda size: abs(math.log((size.layer_parameters + vocab * size.d_model) / parameters)))
+
+
+def _balanced(options: Iterable[Option], law: ScalingLaw, text: Text) -> Choice | None:
+    """Return the first option with as many steps as a model of its size is worth."""
+    for option in options:
+        tokens = law.balanced_tokens(text, option.layer_parameters)
+        steps = max(FEWEST_STEPS, round(tokens / option.tokens))
+        steps = min(steps, law.most_steps(text, option.tokens))
+        return with_steps(option, steps, law, text, is_limited_by_time=False)
+    return None
+
+
+def _no_plan(seconds: float | None, memory: int | None, parameters: int | None) -> str:
+    """Return the message for a plan that is not possible."""
+    if seconds is None or memory is not None:
+        limit = "the available memory" if memory is None else f"{memory / 1e6:.0f} MB"
+        return f"no model that a plan considers fits into {limit}; give more memory or fewer parameters"
+    model = "the smallest model" if parameters is None else f"a model of about {parameters} parameters"
+    return (
+        f"the time {time_in_words(seconds)} is too short for a plan: fewer than {FEWEST_STEPS} steps of {model} would "
+        "fit; give more time"
+    )
+
+
+def _described(
+    folder: Path,
+    data: DataFolder,
+    limit: float | None,
+    best: Choice,
+    choices: Sequence[Choice],
+    law: ScalingLaw,
+    text: Text,
+    overrides: tuple[str, ...],
+) -> Plan:
+    """Return the plan for a choice."""
+    option, per_token = best.option, _bytes_per_validation_token(data)
+    tokens = best.steps * option.tokens
+    config = config_of(option.size, best.steps, (*overrides, *_logging(option, best.steps, overrides)))
+    prediction = law.predicted(text, option.layer_parameters, tokens)
+    low, middle, high = (
+        per_token * math.exp(prediction.log_loss + sign * 1.96 * prediction.deviation) for sign in (-1, 0, 1)
+    )
+    seconds = best.steps * option.speed.seconds * OVERHEAD
+    return Plan(
+        folder,
+        limit,
+        seconds,
+        best.is_limited_by_time,
+        flat(to_plain(config)),
+        option.speed.parameters,
+        best.steps,
+        tokens,
+        tokens / text.tokens,
+        option.speed.seconds,
+        option.speed.nbytes,
+        middle,
+        low,
+        high,
+        math.exp(prediction.log_loss) / math.log(2) if data.meta.splits["validation"].bytes else None,
+        tuple(
+            Candidate(
+                one.option.size.name,
+                one.option.speed.parameters,
+                one.option.speed.seconds,
+                one.option.speed.nbytes,
+                one.steps,
+                per_token * math.exp(one.log_loss),
+            )
+            for one in choices
+        ),
+        _notes(best, limit, seconds, law, text, overrides, data.meta.vocab_size),
+    )
+
+
+def _logging(option: Option, steps: int, overrides: tuple[str, ...]) -> list[str]:
+    """Return settings for evaluations and checkpoints that take about 2 % of the time, unless the user set them."""
+    every = max(1, steps // _EVALUATIONS)
+    per_evaluation = 3 * _SHARE_OF_EVALUATIONS * steps * option.tokens / _EVALUATIONS  # tokens; no backward pass
+    t_seq = option.config.train.t_seq or (option.config.model or ModelArgs()).ctx
+    windows = min(max(round(per_evaluation / t_seq), _FEWEST_EVALUATED), _MOST_EVALUATED)
+    chosen = {"evaluation.every": every, "evaluation.windows": windows, "checkpoint.every": every}
+    given = {key_set(override) for override in overrides}
+    return [f"{key}={value}" for key, value in chosen.items() if key not in given]
+
+
+def _notes(
+    best: Choice,
+    limit: float | None,
+    seconds: float,
+    law: ScalingLaw,
+    text: Text,
+    overrides: tuple[str, ...],
+    vocab: int,
+) -> tuple[str, ...]:
+    """Return sentences for the user about the limits of the plan."""
+    notes = []
+    passes = best.steps * best.option.tokens / text.tokens
+    if limit is not None and not best.is_limited_by_time:
+        notes.append(
+            f"the text is too small for the time: training reads it {passes:.0f} times and ends after "
+            f"{time_in_words(seconds)} of {time_in_words(limit)}, because more steps would hardly lower the loss"
+        )
+    elif passes > KNOWN_PASSES:
+        notes.append(
+            f"the text is small for this model: training reads it {passes:.1f} times, and a larger text would give a "
+            "lower loss"
+        )
+    if text.probe is None:
+        notes.append("the data has no validation tokens, so the expected loss is that of a text like the stories")
+    wider = law.extrapolation(best.option.layer_parameters, best.steps * best.option.tokens * text.bytes_per_token)
+    if wider > 2:
+        notes.append(
+            f"the plan is {wider:.0f} times beyond the largest runs of the scaling law, so the expected loss is less "
+            "certain"
+        )
+    if not law.vocabulary / 2 <= vocab <= law.vocabulary * 2:
+        notes.append(
+            f"the scaling law was fitted with a vocabulary of {law.vocabulary} tokens, and this data has {vocab}, so "
+            "the expected loss is less certain"
+        )
+    others = sorted({key_set(one) for one in overrides if not key_set(one).startswith(_WITHOUT_EFFECT)})
+    if others:
+        notes.append(f"the expected loss is that of the plan's own value of {', '.join(others)}")
+    return tuple(notes)

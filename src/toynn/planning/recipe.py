@@ -1,0 +1,95 @@
+"""The shapes that a plan chooses from, and the settings with which all of them are trained.
+
+The scaling law (`toynn.planning.law`) was fitted on runs with these settings. If a setting changes here, the runs of
+`make scaling-law` must be repeated.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from toynn.arguments import integer
+
+CONTEXT, BATCH = 256, 4  # tokens of a window, windows of a step
+TOKENS_OF_STEP = CONTEXT * BATCH
+WARMUP = 20  # steps
+DECAY = 0.2  # share of all steps during which the learning rate falls to 0
+FEWEST_STEPS = PROBE_STEPS = 125  # steps of the shortest runs, and of the probe, which shows how difficult a text is
+EVALUATED = 128  # windows of the validation split in the runs of the law and in the probe
+_HEAD, _WIDE_HEAD = 32, 64  # size of an attention head, below the width _WIDE and from there on
+_WIDE = 320
+_D_FF_STEP = 32  # d_ff is a multiple of this
+_LR_TIMES_WIDTH, _HIGHEST_LR = 1.28, 0.0133
+
+
+class Size(NamedTuple):
+    """A width and a number of layers, from which all other sizes of a model follow."""
+
+    d_model: int
+    n_layers: int
+
+    @property
+    def d_ff(self) -> int:
+        """The width inside the feed-forward part: 8/3 of d_model, rounded to a multiple of 32."""
+        return _D_FF_STEP * round(8 * self.d_model / 3 / _D_FF_STEP)
+
+    @property
+    def layer_parameters(self) -> int:
+        """The number of weights in the matrices of the layers, without the embedding and the norms."""
+        return self.n_layers * (4 * self.d_model**2 + 3 * self.d_model * self.d_ff)
+
+    @property
+    def name(self) -> str:
+        """A short name, for example "96x4"."""
+        return f"{self.d_model}x{self.n_layers}"
+
+
+SIZES = tuple(
+    Size(*pair)
+    for pair in (
+        (32, 2), (64, 3), (96, 4), (128, 5), (192, 6), (256, 6), (320, 7), (384, 8), (512, 8), (640, 10), (768, 12),
+    )
+)  # fmt: skip
+PROBE = SIZES[0]
+
+
+def warmup_of(steps: int) -> int:
+    """Return the number of warm-up steps of a run of `steps` steps. Raises TinyNNValueError, TinyNNTypeError."""
+    return min(WARMUP, integer("steps", steps, 1) // 5)
+
+
+def decay_of(steps: int) -> int:
+    """Return the number of last steps, during which the learning rate falls. Raises as `warmup_of`."""
+    return round(DECAY * integer("steps", steps, 1))
+
+
+def settings_of(size: Size, steps: int) -> dict[str, Any]:
+    """Return the settings of a run as keys of a configuration, for `toynn.train`.
+
+    The settings of evaluations and checkpoints, which do not change the trained weights, are not among them.
+    """
+    heads = size.d_model // (_WIDE_HEAD if size.d_model >= _WIDE else _HEAD)
+    return {
+        "model.d_model": size.d_model,
+        "model.n_layers": size.n_layers,
+        "model.n_heads": heads,
+        "model.n_kv": heads,
+        "model.d_ff": size.d_ff,
+        "model.ctx": CONTEXT,
+        "model.init_scale": 0.12,
+        "train.steps": steps,
+        "train.batch": BATCH,
+        "optimizer.kind": "muon",
+        "optimizer.lr": min(_LR_TIMES_WIDTH / size.d_model, _HIGHEST_LR),
+        "optimizer.muon_lr": 0.02,
+        "optimizer.muon_momentum": 0.95,
+        "optimizer.muon_weight_decay": 0.01,
+        "optimizer.weight_decay": 0.1,
+        "optimizer.beta1": 0.9,
+        "optimizer.beta2": 0.95,
+        "optimizer.clip": 1.0,
+        "schedule.kind": "wsd",
+        "schedule.warmup": warmup_of(steps),
+        "schedule.decay": decay_of(steps),
+        "schedule.min_ratio": 0.0,
+    }

@@ -1,0 +1,109 @@
+"""Measure the seconds of a training step on this machine, its memory, and how well a very small model learns a text."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from toynn.data import DataFolder
+from toynn.errors import TinyNNValueError
+from toynn.extras import naming_the_extra
+from toynn.llm.engine import LlamaSeqEngine
+from toynn.planning.recipe import EVALUATED, PROBE, PROBE_STEPS, Size, settings_of
+from toynn.tinynn import tnn_session_compute_nbytes, tnn_session_weights_nbytes
+
+with naming_the_extra():
+    import tomli_w
+
+    from toynn.training.config import TrainConfig
+    from toynn.training.data_config import windows_of
+    from toynn.training.model_config import ModelArgs
+    from toynn.training.packed_validation import validation_of
+    from toynn.training.start import Start
+    from toynn.training.start_model import realize
+    from toynn.training.step import TrainingSteps
+    from toynn.training.toml_config import from_toml
+
+_TIMED = 3  # steps that are timed, after the first one, whose time does not count
+
+
+@dataclass(frozen=True)
+class Speed:
+    """The cost of training a model. seconds: of a step. nbytes: memory of the model and its training graph.
+
+    parameters: number of trained weights.
+    """
+
+    seconds: float
+    nbytes: int
+    parameters: int
+
+
+def config_of(size: Size, steps: int, overrides: tuple[str, ...] = ()) -> TrainConfig:
+    """Return the configuration of a run on plain text, with every key set.
+
+    overrides: settings "section.key=VALUE" of the user. If they change d_model or n_layers, the other sizes of the
+    model follow. Raises ConfigurationError, which names the key.
+    """
+    config = _config(settings_of(size, steps), overrides)
+    shape = config.model or ModelArgs()
+    if (shape.d_model, shape.n_layers) != size:
+        config = _config(settings_of(Size(shape.d_model, shape.n_layers), steps), overrides)
+    config = config.explicit()
+    return replace(config, data=config.data.explicit(False))
+
+
+def _config(settings: Mapping[str, object], overrides: tuple[str, ...]) -> TrainConfig:
+    sections: dict[str, dict[str, Any]] = {}
+    for key, value in settings.items():
+        section, _, name = key.partition(".")
+        sections.setdefault(section, {})[name] = value
+    return from_toml(tomli_w.dumps(sections), "the plan", overrides)
+
+
+@contextmanager
+def _training(
+    data: DataFolder, config: TrainConfig, n_threads: int | None
+) -> Iterator[tuple[LlamaSeqEngine, TrainingSteps, Start]]:
+    """Create a model with random weights, and its training graph."""
+    shape = (config.model or ModelArgs()).shape(data.meta.vocab_size)
+    start = Start(config, shape, 0, None, None)
+    windows = windows_of(data.train, start.t_seq, config.train.seed, config.data, config.windows_of_step)
+    with LlamaSeqEngine() as engine:
+        realize(engine, start, n_threads, config.train.batch)
+        steps = TrainingSteps(engine, windows, config, lambda: False)
+        steps.build_graph()
+        yield engine, steps, start
+
+
+def measured(data: DataFolder, config: TrainConfig, n_threads: int | None) -> Speed:
+    """Return the cost of training with a configuration. Raises TinyNNMemoryError if a step does not fit into memory."""
+    with _training(data, config, n_threads) as (engine, steps, _):
+        nbytes = tnn_session_weights_nbytes(engine.sess) + tnn_session_compute_nbytes(engine.sess)
+        parameters = sum(math.prod(tensor.ne) for tensor in engine.params().values())
+        times = []
+        for step in range(1, 2 + _TIMED):
+            began = time.perf_counter()
+            steps.take(step)
+            times.append(time.perf_counter() - began)
+    return Speed(sorted(times[1:])[_TIMED // 2], nbytes, parameters)
+
+
+def probe(data: DataFolder, n_threads: int | None) -> float | None:
+    """Train the smallest model for 125 steps, and return its validation loss in nats per token.
+
+    The loss has the same bits on each machine. Returns None if the data has no validation tokens.
+    """
+    config = config_of(PROBE, PROBE_STEPS)
+    with _training(data, config, n_threads) as (engine, steps, start):
+        validation = validation_of(data.validation, start.t_seq, config.train.batch, EVALUATED, config.data)
+        if validation.tokens == 0:
+            return None
+        for step in range(1, 1 + PROBE_STEPS):
+            if steps.take(step) is None:
+                raise TinyNNValueError(f"the probe was interrupted at step {step}; start the plan again")
+        return validation.loss(engine).mean

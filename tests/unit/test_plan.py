@@ -1,0 +1,202 @@
+"""Plans: reading amounts, the choice of a model, its limits, and errors."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import toynn
+from small_runs import make_data
+from toynn.errors import ConfigurationError, TinyNNMemoryError, TinyNNTypeError, TinyNNValueError
+from toynn.planning.amounts import bytes_of, parameters_of, seconds_of, time_in_words
+from toynn.planning.choice import Option, chosen, options_of
+from toynn.planning.law import ScalingLaw, Text, effective_bytes
+from toynn.planning.recipe import FEWEST_STEPS, SIZES, TOKENS_OF_STEP, Size, settings_of
+from toynn.planning.speed import Speed, config_of
+from toynn.training import TrainConfig
+
+pytestmark = pytest.mark.quick
+
+LAW = ScalingLaw.load()
+CONFIG = TrainConfig()
+PROBE_LOSS = math.exp(LAW.probes[0])  # nats per byte
+
+
+def options(speed: float = 1e9) -> list[Option]:
+    """Return an option for each size, on a machine with a number of weights times tokens per second."""
+    return [
+        Option(
+            size,
+            CONFIG,
+            Speed(size.layer_parameters * TOKENS_OF_STEP / speed, 1, 1),
+            size.layer_parameters,
+            TOKENS_OF_STEP,
+        )
+        for size in SIZES
+    ]
+
+
+def text(nbytes: float, probe: float | None = PROBE_LOSS) -> Text:
+    return Text(round(nbytes / 4), nbytes, probe)
+
+
+# ---- amounts ----
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("90s", 90),
+        ("20m", 1200),
+        ("1h30m", 5400),
+        ("1.5H", 5400),
+        ("2d", 172800),
+        ("60", 60),
+        (7.5, 7.5),
+        (np.int64(9), 9),
+    ],
+)
+def test_times(value: object, seconds: float) -> None:
+    assert seconds_of("--time", value) == seconds
+
+
+@pytest.mark.parametrize(
+    "value", ["", "h", "1x", "-5m", "1h 30m", "1m1h", ".", "1..5m", "nan", "inf", "4s", "31d", 4, 1e9]
+)
+def test_wrong_times_are_refused(value: object) -> None:
+    with pytest.raises(TinyNNValueError, match="--time must be a time from 5s to 30d"):
+        seconds_of("--time", value)
+
+
+@pytest.mark.parametrize("value", [True, None, [60], b"60"])
+def test_times_of_another_type_are_refused(value: object) -> None:
+    with pytest.raises(TinyNNTypeError, match="--time must be a number"):
+        seconds_of("--time", value)
+
+
+def test_parameters_and_memory() -> None:
+    assert [parameters_of("n", one) for one in ("500k", "1.5M", "2g", "1B", 20000)] == [
+        500_000, 1_500_000, 2 * 10**9, 10**9, 20000,
+    ]  # fmt: skip
+    assert [bytes_of("n", one) for one in ("500MB", "4 GiB", "2g", 3e7)] == [
+        500_000_000,
+        4 << 30,
+        2 * 10**9,
+        30_000_000,
+    ]
+
+
+@pytest.mark.parametrize("value", ["", "M", "1 million", "-1M", "9k", "11G", "1e6", 1, 1e12, float("nan")])
+def test_wrong_parameters_are_refused(value: object) -> None:
+    with pytest.raises(TinyNNValueError, match="n must be a number of parameters from 10k to 10G"):
+        parameters_of("n", value)
+
+
+@pytest.mark.parametrize("value", ["", "GB", "4 gigabytes", "-1GB", "1kB", "2000TB", 10, float("inf")])
+def test_wrong_memory_is_refused(value: object) -> None:
+    with pytest.raises(TinyNNValueError, match="n must be a memory size from 1MB to 1000TB"):
+        bytes_of("n", value)
+
+
+def test_times_in_words() -> None:
+    assert [time_in_words(one) for one in (5.25, 59.7, 60, 3599, 3600, 5400, 7199.9)] == [
+        "5.2 s", "1 min", "1 min", "59 min 59 s", "1 h", "1 h 30 min", "2 h",
+    ]  # fmt: skip
+
+
+# ---- the choice ----
+
+
+@pytest.mark.parametrize("megabytes", [0.3, 2, 20, 2000])
+@pytest.mark.parametrize("factor", [1.0, 1.5])
+def test_more_time_never_predicts_a_higher_loss(megabytes: float, factor: float) -> None:
+    losses = []
+    for seconds in np.geomspace(30, 30 * 86400, 80):
+        best, _ = chosen(options(), float(seconds), LAW, text(1e6 * megabytes, factor * PROBE_LOSS))
+        assert best is not None
+        assert best.steps * best.option.speed.seconds <= seconds
+        losses.append(best.log_loss)
+    assert all(b <= a for a, b in itertools.pairwise(losses))
+    assert losses[-1] < losses[0]
+
+
+@settings(max_examples=50, deadline=None)
+@given(seconds=st.floats(5, 1e6), speed=st.floats(1e6, 1e12), nbytes=st.floats(5e3, 1e11), probe=st.floats(0.1, 5))
+def test_a_choice_fits_the_time_and_has_a_finite_loss(
+    seconds: float, speed: float, nbytes: float, probe: float
+) -> None:
+    of = text(nbytes, probe)
+    best, every = chosen(options(speed), seconds, LAW, of)
+    if best is None:
+        assert seconds < 1.1 * FEWEST_STEPS * options(speed)[0].speed.seconds
+        return
+    assert best in every
+    assert best.steps >= FEWEST_STEPS or not best.is_limited_by_time
+    assert best.steps * best.option.speed.seconds <= seconds
+    predicted = LAW.predicted(of, best.option.layer_parameters, best.steps * TOKENS_OF_STEP)
+    assert math.isfinite(predicted.log_loss)
+    assert 0 < predicted.deviation < math.inf
+
+
+def test_a_longer_time_and_a_larger_text_give_larger_models() -> None:
+    def size(seconds: float, nbytes: float) -> int:
+        best, _ = chosen(options(), seconds, LAW, text(nbytes))
+        assert best is not None
+        return best.option.layer_parameters
+
+    assert size(60, 2e9) < size(3600, 2e9) < size(86400, 2e9)
+    best, _ = chosen(options(), 86400, LAW, text(2e5))
+    assert best is not None
+    assert not best.is_limited_by_time  # the text is too small
+
+
+def test_options_end_where_the_memory_ends_and_keep_the_settings(tmp_path: Path) -> None:
+    data = toynn.data.DataFolder.open(make_data(tmp_path / "data"))
+
+    def measure(_: object, config: TrainConfig, n_threads: int | None) -> Speed:
+        assert n_threads == 3
+        assert config.model is not None
+        if config.model.d_model >= 192:
+            raise TinyNNMemoryError("too large")
+        return Speed(1.0, 1000 * config.model.d_model, 10**6)
+
+    found = list(options_of(data, (), 3, measure=measure, memory=10**9))
+    assert [one.size.d_model for one in found] == [32, 64, 96, 128]
+    found = list(options_of(data, (), 3, measure=measure, memory=70_000))
+    assert [one.size.d_model for one in found] == [32, 64]
+    found = list(options_of(data, ("model.d_model=96", "train.batch=8"), 3, measure=measure, memory=10**9))
+    assert {one.config.model.d_model for one in found if one.config.model is not None} == {96}
+    assert [one.tokens for one in found] == [2048] * len(found)
+    assert len({one.config.model for one in found}) == len(found) > 1  # each number of layers once
+    with pytest.raises(ConfigurationError, match="n_heads = 7"):
+        list(options_of(data, ("model.n_heads=7",), 3, measure=measure, memory=10**9))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_each_size_is_a_valid_configuration_close_to_its_definition(size: Size) -> None:
+    config = config_of(size, 1000)
+    assert config.model is not None
+    assert (config.model.d_model, config.model.n_layers) == size
+    assert abs(config.model.d_ff / size.d_model - 8 / 3) < 0.35
+    assert settings_of(size, 1000)["schedule.decay"] == 200
+
+
+def test_effective_bytes_grow_more_slowly_with_each_pass() -> None:
+    values = [effective_bytes(1000.0 * passes, 1000.0, 8.0) for passes in (0.5, 1, 2, 4, 16, 64, 1000)]
+    assert values[:2] == [500, 1000]
+    assert all(a < b for a, b in itertools.pairwise(values[:6]))
+    assert values[2] == pytest.approx(1000 * (1 + 8 * (1 - math.exp(-1 / 8))))
+    assert values[-1] == pytest.approx(9000)
+
+
+def test_a_text_whose_kind_is_uncertain_has_a_larger_deviation() -> None:
+    low, high = sorted(LAW.probes)
+    n, tokens = SIZES[3].layer_parameters, 5_000_000
+    deviations = [LAW.predicted(text(1e8, math.exp(at)), n, tokens).deviation for at in (low, (low + high) / 2, high)]
+    assert deviations[1] > max(deviations[0], deviations[2])
