@@ -219,4 +219,4 @@ def _wrong(name: str, problem: str) -> NoReturn:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON number")
+    raise ValueError(f"{name} is not a JSON number; use a finite number")

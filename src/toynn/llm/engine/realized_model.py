@@ -136,7 +136,8 @@ class RealizedModel(Initialised):
         logits = self._built_graph().taps.get("logits")
         if logits is None:
             raise SessionError(
-                "the graph computes the logits in parts: build the graph with build_training_step(taps=True)"
+                "the logits are not available, because the graph computes the logits in parts; build the graph "
+                "with build_training_step(taps=True)"
             )
         return logits
 
@@ -196,7 +197,7 @@ class RealizedModel(Initialised):
             raise TinyNNValueError(f"name must be the name of a trained weight, got {name!r}")
         if not isinstance(graph, TrainingGraph) or not graph.gradients_kept:
             raise SessionError(
-                "the graph keeps no gradients: build the graph with build_training_step(pin=True) or "
+                "the graph does not keep the gradients; build the graph with build_training_step(pin=True) or "
                 "(keep_gradients=True)"
             )
         size = found.weight.size
@@ -213,7 +214,7 @@ class RealizedModel(Initialised):
         if tensor is None:
             raise TinyNNValueError(f"name must be the name of an activation in taps, got {name!r}")
         if not graph.keep_taps:
-            raise SessionError("the graph keeps no activations: build the graph with taps=True")
+            raise SessionError("the graph does not keep the activations; build the graph with taps=True")
         return download_row_major(layout.session, tensor, layout.n, tnn_tensor_ne0(tensor))
 
     # ---- state ----
