@@ -115,10 +115,12 @@ def _percent(value: float, expected: float) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.plan", description=__doc__)
     parser.add_argument("--texts", nargs="+", choices=MEGABYTES, default=list(MEGABYTES), help="Texts to train on.")
-    parser.add_argument("--minutes", nargs="+", type=int, choices=MINUTES, default=list(MINUTES), help="Times.")
-    parser.add_argument("--work", type=Path, default=ROOT / "build" / "plan", help="Folder of data and runs.")
+    parser.add_argument(
+        "--minutes", nargs="+", type=int, choices=MINUTES, default=list(MINUTES), help="Training times in minutes."
+    )
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "plan", help="Folder for the data and the runs.")
     parser.add_argument("--loaded", action="store_true", help="Note in the table that other programs were running.")
-    parser.add_argument("--table-only", action="store_true", help="Train nothing, and write the table.")
+    parser.add_argument("--table-only", action="store_true", help="Only write the table, without training.")
     flags = parser.parse_args()
     results = read_results(RESULTS)
     try:

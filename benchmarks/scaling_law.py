@@ -195,7 +195,7 @@ def markdown(results: list[Result], law: ScalingLaw) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling_law", description=__doc__)
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "scaling", help="Folder of data and runs.")
-    parser.add_argument("--most", type=int, default=None, help="Train at most this many runs; 0: only fit the law.")
+    parser.add_argument("--most", type=int, default=None, help="Largest number of runs to train; 0: only fit the law.")
     flags = parser.parse_args()
     results = read_results(RESULTS)
     try:

@@ -117,11 +117,14 @@ def timed_start(
     seconds = seconds_of(spelled("time", "--time"), time)
     name = spelled("time", "--time")
     if launched_processes() > 1:
-        raise TinyNNValueError(f"{name} needs a run in one process, but mpiexec started {launched_processes()}")
+        raise TinyNNValueError(
+            f"{name} needs a run in one process, but mpiexec started {launched_processes()} processes; start "
+            "the command without mpiexec"
+        )
     if other_start:
         raise TinyNNValueError(
-            f"{name} cannot be combined with {spelled('init or base', '--init or --base')}, because a plan is for "
-            'random weights; set train.seconds and schedule.kind = "wsd" instead'
+            f"{name} cannot be combined with {spelled('init or base', '--init or --base')}, because a plan trains "
+            'from random weights; set train.seconds and schedule.kind = "wsd" instead'
         )
     if config is not None and not isinstance(config, Path):
         raise TinyNNTypeError(f"{name} cannot be combined with a TrainConfig; give a TOML file or single settings")

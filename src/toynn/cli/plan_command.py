@@ -23,15 +23,16 @@ _COLUMNS = 80
 
 @click.command()
 @click.argument("data", type=GivenPath(exists=True, path_type=Path))
-@click.option("--time", default=None, metavar="TIME", help="Time of training, for example 90s, 20m or 1h30m.")
+@click.option("--time", default=None, metavar="TIME", help="Time for the training, for example 90s, 20m or 1h30m.")
 @click.option("--params", default=None, metavar="N",
-              help="Number of parameters, about, for example 500k or 2M. [default: chosen by the plan]")  # fmt: skip
+              help="Approximate number of parameters, for example 500k or 2M. [default: chosen by "
+                   "the plan]")  # fmt: skip
 @click.option("--memory", default=None, metavar="SIZE",
-              help="Limit of the memory of training, for example 4GB. [default: the available memory]")  # fmt: skip
+              help="Largest memory for the training, for example 4GB. [default: the available memory]")  # fmt: skip
 @click.option("--config", type=GivenPath(exists=True, dir_okay=False, path_type=Path), default=None,
-              help="TOML file with settings, which the plan keeps.")  # fmt: skip
+              help="TOML file with settings that the plan keeps.")  # fmt: skip
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
-              help="Set one key, which the plan keeps, for example train.batch=8. Can be repeated.")  # fmt: skip
+              help="Set one key, for example train.batch=8. The plan keeps this value. Can be repeated.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), default=None,
               help="Number of threads. [default: one for each core that toynn may use]")  # fmt: skip
 @click.option("--save", type=GivenPath(dir_okay=False, path_type=Path), default=None, metavar="FILE",

@@ -59,7 +59,7 @@ _BEFORE_AND_AFTER = 2.0  # seconds of --time for the start of Python and for the
 @click.option("--from", "resume_from", metavar="CHECKPOINT", default=None,
               help="With --resume: continue from this checkpoint, for example step-00000070.")  # fmt: skip
 @click.option("--time", default=None, metavar="TIME",
-              help="Train by the plan of `toynn plan`, and end in this time, for example 20m or 1h30m.")  # fmt: skip
+              help="Train with the plan of `toynn plan` for this time, for example 20m or 1h30m.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), default=None,
               help="Number of threads. [default: one for each core that toynn may use]")  # fmt: skip
 @click.option(
@@ -178,7 +178,8 @@ def command(
 def _refuse_time(time: str | None) -> None:
     if time is not None:
         raise click.UsageError(
-            "--show-config and --time cannot be combined; use toynn plan", click.get_current_context()
+            "--show-config and --time cannot be combined; `toynn plan` shows the settings for a time",
+            click.get_current_context(),
         )
 
 

@@ -111,7 +111,10 @@ def make_plan(
     began = clock.perf_counter()
     for override in overrides:
         if key_set(override) in _CHOSEN_BY_PLAN:
-            raise ConfigurationError(f"{key_set(override)} cannot be set together with a plan, which chooses it")
+            raise ConfigurationError(
+                f"{key_set(override)} cannot be set together with a plan, because the plan chooses this key; "
+                "leave out the key"
+            )
     data = DataFolder.open(folder)
     text = _text_of(data, n_threads)
     law = law or ScalingLaw.load()
@@ -131,7 +134,9 @@ def _text_of(data: DataFolder, n_threads: int | None) -> Text:
     meta = data.meta
     if meta.pairs or data.train.starts is not None:
         kind = "preference pairs" if meta.pairs else "samples"
-        raise TinyNNValueError(f"a plan needs data of plain text, but this data consists of {kind}; set train.steps")
+        raise TinyNNValueError(
+            f"a plan needs data of plain text, but this data consists of {kind}; set train.steps instead"
+        )
     split = meta.splits["train"]
     if split.tokens <= CONTEXT * BATCH:
         raise TinyNNValueError(
