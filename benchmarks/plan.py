@@ -2,8 +2,8 @@
 
 `python -m benchmarks.plan` prepares new stories of the grammar, which are not in the texts of the scaling law, and runs
 `toynn train --time` in a child process for each size of the text and each time. Each run that has ended is a line of
-benchmarks/results/plan.jsonl, and a table is written to docs/planning.md. With the default arguments it takes 80
-minutes, and nothing else should run on the machine.
+benchmarks/results/plan.jsonl, and a table is written to docs/planning.md. With the default arguments the script takes
+80 minutes, and no other program should run on the machine.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Result:
 
     text: name of the text. minutes: the given time. planned: seconds that the plan takes. seconds: duration of the
     whole command. expected, low, high: the loss of the plan. loss: of the last evaluation. loaded: whether other
-    programs were running.
+    programs used the machine during the run.
     """
 
     text: str
@@ -52,7 +52,7 @@ class Result:
 
 
 def measure(text: str, minutes: int, work: Path, *, loaded: bool) -> Result:
-    """Train for a time in a child process, and return what the plan promised and what the run reached."""
+    """Train for a time in a child process, and return the prediction of the plan and the result of the run."""
     data, run = data_folder(f"{NEW}{text}", work), work / "run"
     shutil.rmtree(run, ignore_errors=True)
     command = [*_TOYNN, "train", str(data), "--out", str(run), "--time", f"{minutes}m", "--json"]

@@ -98,7 +98,7 @@ def bytes_read(run: Run) -> float:
 def fit(runs: Sequence[Run], prior: float = _PRIOR / math.log(2)) -> dict[str, Any]:
     """Return the law that fits the runs, as the content of law.json; see `toynn.planning.law.ScalingLaw`.
 
-    prior: weight of the distance between the logarithm of a constant and its start.
+    prior: weight of the distance between the logarithm of a constant and its start value.
     """
     kinds = [kind for kind in KINDS if any(kind_of(run.text) == kind for run in runs)]
     names = [f"{kind}.{name}" for kind in kinds for name in OF_KIND] + list(SHARED)
@@ -131,10 +131,10 @@ def fit(runs: Sequence[Run], prior: float = _PRIOR / math.log(2)) -> dict[str, A
 
 
 def is_probe(run: Run) -> bool:
-    """Return whether a run is the one by which the difficulty of a text is measured."""
+    """Return whether a run is a probe, which measures the difficulty of its text."""
     return (run.size, run.steps) == (PROBE.name, PROBE_STEPS)
 
 
 def write_law(content: dict[str, Any], path: Path) -> None:
-    """Write law.json, one constant a line."""
+    """Write law.json, with one constant in each line."""
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -1,12 +1,12 @@
 """Train a ladder of small models, and fit the scaling law of `toynn plan` to their validation losses.
 
 `python -m benchmarks.scaling_law` takes hours on one core. Each run that has ended is a line of
-benchmarks/results/scaling_law.jsonl; a ladder that was stopped goes on with the runs that are missing there. The
-fitted constants are written to src/toynn/planning/law.json, and a table to docs/planning.md.
+benchmarks/results/scaling_law.jsonl; after an interruption, the same command makes only the runs that are missing
+there. The fitted constants are written to src/toynn/planning/law.json, and a table to docs/planning.md.
 
 The runs of a size on a text share the steps with a constant learning rate. From a checkpoint of these steps, the
-learning rate falls to 0, which gives the loss for one number of steps. So a run has the bits of a run with its number
-of steps and the schedule "wsd".
+learning rate falls to 0: this gives the loss for one number of steps. The result has the same bits as a separate run
+with this number of steps and the schedule "wsd".
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def measure(text: str, size: Size, steps: int, work: Path) -> Result:
 
 
 def _train_trunk(data: Path, trunk: Path, size: Size, steps: int) -> None:
-    """Train with a constant learning rate up to this step, from the last checkpoint of the same size and text."""
+    """Train with a constant learning rate up to step `steps`, from the last checkpoint of the same size and text."""
     settings: dict[str, Any] = {
         **settings_of(size, 10 * FEWEST),
         "schedule.decay": 0,

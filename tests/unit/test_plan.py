@@ -29,7 +29,7 @@ PROBE_LOSS = math.exp(LAW.probes[0])  # nats per byte
 
 
 def options(speed: float = 1e9) -> list[Option]:
-    """Return an option for each size, on a machine with a number of weights times tokens per second."""
+    """Return an option for each size, on a machine where `speed` is the product of weights and tokens per second."""
     return [
         Option(
             size,

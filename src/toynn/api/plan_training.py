@@ -40,9 +40,9 @@ def plan(
 
     Args:
         data: a data folder that `toynn.prepare` made of plain text.
-        time: the time of training: seconds, or a text like "90s", "20m" or "1h30m". Default: as many steps as a model
-            with `params` parameters is worth.
-        params: number of parameters, about, as a number or a text like "2M". Default: chosen by the plan.
+        time: the time of training: seconds, or a text like "90s", "20m" or "1h30m". Default: the time for which
+            `params` is the best number of parameters.
+        params: approximate number of parameters, as a number or a text like "2M". Default: chosen by the plan.
         memory: limit of the memory of training, in bytes or as a text like "4GB". Default: the available memory.
         config: the path of a TOML file with settings, which the plan keeps.
         n_threads: number of threads. Default: the number of cores that this process may use.
@@ -85,7 +85,7 @@ def plan_of(
 
 @dataclasses.dataclass(frozen=True)
 class TimedStart:
-    """How a run with a time begins. config: its configuration. seconds_used: the part of the time that planning took.
+    """How a run with a time begins. config: its configuration. seconds_used: duration of the planning.
 
     plan: None for a resumed run, which keeps its plan.
     """
@@ -111,7 +111,7 @@ def timed_start(
     config: the path of a TOML file, or None. overrides: settings "section.key=VALUE". resumed: the run to resume, which
     then has this time in total. other_start: whether training starts from an existing model.
 
-    Raises as `plan`.
+    Raises the errors of `plan`.
     """
     began = clock.perf_counter()
     seconds = seconds_of(spelled("time", "--time"), time)

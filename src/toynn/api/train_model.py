@@ -135,8 +135,8 @@ def train(
             from the result of a run without interruption; the run reports this as a note.
         resume_from: the checkpoint of the run to continue from, for example "step-00000070". Default: the latest.
         n_threads: number of threads. Default: the number of cores that this process may use.
-        time: train by the plan of `toynn.plan` for this time, in seconds or as a text like "20m", and end in it. The
-            settings of the call replace those of the plan. With resume: the time of the whole run.
+        time: train by the plan of `toynn.plan`, and end within this time, in seconds or as a text like "20m". Settings
+            in this call replace the settings of the plan. With resume: the time of the whole run.
         progress: show the progress on stderr: as a bar in a terminal, otherwise as a few lines. Default: true.
         callbacks: functions that are called with each event, see `toynn.training.events`. If a callback raises
             `toynn.training.StopTraining`, training ends after the current step and saves a checkpoint.

@@ -54,7 +54,7 @@ def config_of(
 
 
 def settings_as_toml(settings: Mapping[str, object]) -> str:
-    """Return settings "section.key" as the TOML text of a complete configuration. Raises as `overrides_of`."""
+    """Return settings as the TOML text of a complete configuration. Raises the errors of `overrides_of`."""
     return to_toml(from_toml("", "the settings", overrides_of(settings)))
 
 

@@ -104,8 +104,9 @@ def command(
     data, settings and initial weights give a model with the same bytes, for any
     number of threads, also if training was interrupted and resumed.
 
-    --time chooses a model and its training for this time. With --resume, it is the
-    time of the whole run; without it, a resumed run keeps its time.
+    --time chooses a model and its training for the given time. With --resume,
+    --time is the time of the whole run. Without --time, a resumed run keeps its
+    time.
 
     `mpiexec -n 4 toynn train DATA --out RUN` trains in 4 processes, on one machine
     or several, with the same bytes.

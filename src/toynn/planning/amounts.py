@@ -24,8 +24,8 @@ _NUMBER = re.compile(r"([0-9.]+) ?([a-z]*)", re.ASCII)
 def seconds_of(name: str, value: object) -> float:
     """Return a time in seconds. value: a number of seconds, or a text like "90s", "20m", "1h30m" or "2d".
 
-    Raises TinyNNTypeError, and TinyNNValueError for a text of another form or a time outside 5 s to 30 days; both
-    errors name the argument `name`.
+    Raises TinyNNTypeError if the value has another type, or TinyNNValueError if a text has another form or the time is
+    outside 5 s to 30 days. Both errors name the argument `name`.
     """
     seconds = _seconds(value.strip().lower()) if isinstance(value, str) else float64(name, value)
     if seconds is None or not SHORTEST_TIME <= seconds <= LONGEST_TIME:
@@ -48,7 +48,7 @@ def _seconds(text: str) -> float | None:
 def parameters_of(name: str, value: object) -> int:
     """Return a number of parameters. value: a number, or a text like "500k" or "1.5M".
 
-    Raises as `seconds_of`, for a number outside 10 thousand to 10 billion.
+    Raises the errors of `seconds_of`; the number must be from 10 thousand to 10 billion.
     """
     number = _scaled(value, _THOUSANDS) if isinstance(value, str) else float64(name, value)
     if number is None or not _FEWEST_PARAMETERS <= number <= _MOST_PARAMETERS:
@@ -61,7 +61,7 @@ def parameters_of(name: str, value: object) -> int:
 def bytes_of(name: str, value: object) -> int:
     """Return a memory size in bytes. value: a number of bytes, or a text like "500MB", "4GB" or "4GiB".
 
-    Raises as `seconds_of`, for a size outside 1 MB to 1000 TB.
+    Raises the errors of `seconds_of`; the size must be from 1 MB to 1000 TB.
     """
     number = _scaled(value, _BYTES) if isinstance(value, str) else float64(name, value)
     if number is None or not _LEAST_MEMORY <= number <= _MOST_MEMORY:

@@ -25,7 +25,7 @@ _MARGIN = 0.9  # share of the available memory that a plan uses
 
 @dataclass(frozen=True)
 class Option:
-    """A model with its cost, before its training is chosen. tokens: number of tokens of a step."""
+    """A model with its cost, for which no number of steps is chosen yet. tokens: number of tokens in a step."""
 
     size: Size
     config: TrainConfig
@@ -72,8 +72,8 @@ def options_of(
 ) -> Iterator[Option]:
     """Yield the models from the smallest to the largest, each measured when it is needed.
 
-    overrides: settings of the user. memory: limit in bytes; None: most of the available memory. Models that need more
-    memory end the iteration.
+    overrides: settings of the user. memory: limit in bytes; None: most of the available memory. The iteration ends at
+    the first model that needs more memory.
 
     Raises ConfigurationError if a setting is wrong for every size.
     """
@@ -105,10 +105,10 @@ def options_of(
 def chosen(
     options: Iterable[Option], seconds: float, law: ScalingLaw, text: Text, most_measuring: float = math.inf
 ) -> tuple[Choice | None, list[Choice]]:
-    """Return the best choice for a time, and the best training of each option that was looked at.
+    """Return the best choice for a time, and the best training of each option that was considered.
 
-    Larger models are not looked at if the last two were worse than a smaller one, or if measuring the options took more
-    than `most_measuring` seconds. The first result is None if too few steps of the smallest model fit.
+    Larger models are not considered if the last two were worse than a smaller one, or if measuring the options took
+    more than `most_measuring` seconds. The first result is None if too few steps of the smallest model fit.
     """
     choices: list[Choice] = []
     best: Choice | None = None

@@ -5,8 +5,8 @@ For a kind of text, the loss in nats per byte is
     L = E + G / (1 + z)    with    1 / z = (n / n0)^-alpha + (u / u0)^-beta
 
 n: weights in the layers, without the embedding. u: effective bytes of training text. z has the form of the law of
-Kaplan et al. 2020 ("Scaling Laws for Neural Language Models"), in which the lower one of two limits decides. E is the
-loss that no model can avoid, and E + G is the loss of a model that has learned almost nothing.
+Kaplan et al. 2020 ("Scaling Laws for Neural Language Models"), in which the lower of two limits (n and u) decides. E is
+the loss that no model can avoid, and E + G is the loss of a model that has learned almost nothing.
 
 The first pass over a text counts fully, and each further pass counts less (Muennighoff et al. 2023, "Scaling
 Data-Constrained Language Models"):
@@ -83,7 +83,7 @@ def log_loss(constants: Mapping[str, float], kind: str, layer_parameters: float,
 class ScalingLaw:
     """The fitted law.
 
-    log_constants: the logarithm of each constant, by name. covariance: of these logarithms, (constants, constants).
+    log_constants: the logarithm of each constant, by name. covariance: the covariance matrix of these logarithms.
     kinds: the kinds of text. probes: for each kind, the logarithm of the mean loss of its probes in nats per byte.
     residual: standard deviation of the logarithm of a loss around the law.
     largest_parameters, largest_read: weights in the layers of the largest model of the fitted runs, and the most bytes
@@ -101,7 +101,7 @@ class ScalingLaw:
 
     @classmethod
     def load(cls, path: Path = LAW) -> ScalingLaw:
-        """Return the law in a file, by default that of this package."""
+        """Return the law in a file, by default the law of this package."""
         content = json.loads(path.read_text(encoding="utf-8"))
         return cls(
             {name: float(value) for name, value in content["log_constants"].items()},
@@ -133,7 +133,7 @@ class ScalingLaw:
         return float(sum(weight * one for weight, one in zip(self._weights(text), of_kinds, strict=True)))
 
     def _of_kinds(self, log_constants: npt.NDArray[np.float64], text: Text, n: float, tokens: int) -> list[float]:
-        """Return the logarithm of the loss for each kind, if the text were of this kind."""
+        """Return the logarithm of the loss for each kind of text, on the assumption that the text is of this kind."""
         constants = dict(zip(self.log_constants, np.exp(log_constants).tolist(), strict=True))
         per_token = text.bytes_per_token
         losses = [log_loss(constants, kind, n, tokens * per_token, text.nbytes) for kind in self.kinds]
@@ -152,9 +152,10 @@ class ScalingLaw:
         return weights
 
     def _spread(self, text: Text, n: float, tokens: int) -> float:
-        """Return the deviation of the logarithm of a loss because the kind of the text is not known.
+        """Return the standard deviation of the logarithm of a loss that is due to the unknown kind of the text.
 
-        It is the difference between the kinds, multiplied by sqrt(w (1 - w) + 0.02), where w is the weight of one kind.
+        The deviation is the largest difference between the kinds, multiplied by sqrt(w (1 - w) + 0.02), where w is the
+        largest weight of a kind.
         """
         values = np.array(list(self.log_constants.values()))
         of_kinds = self._of_kinds(values, text, n, tokens)
@@ -179,5 +180,5 @@ class ScalingLaw:
         return effective / text.bytes_per_token
 
     def extrapolation(self, layer_parameters: float, read: float) -> float:
-        """Return how many times a run exceeds the largest model or the longest run of the law; 1 if it does not."""
+        """Return by which factor a run exceeds the largest model or the longest run of the law; at least 1."""
         return max(1.0, layer_parameters / self.largest_parameters, read / self.largest_read)

@@ -54,7 +54,7 @@ class Plan(Initialised):
     """What to train: the result of `toynn.plan`.
 
     data: the data folder. seconds: the expected time of training. limit: the given time in seconds, or None.
-    uses_whole_time: whether the run takes all steps that fit into the time. Otherwise the text is too small for them.
+    uses_whole_time: whether the run takes all steps that fit into the time. If not, the text is too small.
     settings: the settings of the run as keys of a configuration: `toynn.train(data, run, **plan.settings)`.
     parameters: number of weights. steps, tokens, epochs: length of the run. seconds_per_step: measured on this machine.
     memory: bytes of the model and its training graph.
@@ -102,11 +102,12 @@ def make_plan(
 ) -> Plan:
     """Return a plan for the data in a folder.
 
-    seconds: the time, or None for as many steps as a model of this size is worth. parameters: number of weights of the
-    model, about; None: chosen. memory: limit in bytes, or None for the available memory. overrides: settings
-    "section.key=VALUE". law: None for the law of this package.
+    seconds: the time, or None for the time for which this size of the model is the best. parameters: approximate number
+    of weights of the model, or None if the plan chooses it. memory: limit in bytes, or None for the available memory.
+    overrides: settings "section.key=VALUE". law: None for the law of this package.
 
-    Raises TinyNNValueError if the data or the limits do not allow a plan; ConfigurationError for an override.
+    Raises TinyNNValueError if the data or the limits do not allow a plan, or ConfigurationError if an override is
+    wrong.
     """
     began = clock.perf_counter()
     for override in overrides:
@@ -159,12 +160,12 @@ def _most_measuring(seconds: float) -> float:
 
 
 def _nearest(parameters: int, vocab: int) -> Size:
-    """Return the size whose number of weights is nearest to the given one, as a ratio."""
+    """Return the size for which the ratio between its number of weights and `parameters` is nearest to 1."""
     return min(SIZES, key=lambda size: abs(math.log((size.layer_parameters + vocab * size.d_model) / parameters)))
 
 
 def _balanced(options: Iterable[Option], law: ScalingLaw, text: Text) -> Choice | None:
-    """Return the first option with as many steps as a model of its size is worth."""
+    """Return the first option with the number of steps for which its size is the best."""
     for option in options:
         tokens = law.balanced_tokens(text, option.layer_parameters)
         steps = max(FEWEST_STEPS, round(tokens / option.tokens))

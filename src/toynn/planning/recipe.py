@@ -54,19 +54,19 @@ PROBE = SIZES[0]
 
 
 def warmup_of(steps: int) -> int:
-    """Return the number of warm-up steps of a run of `steps` steps. Raises TinyNNValueError, TinyNNTypeError."""
+    """Return the number of warm-up steps of a run of `steps` steps. Raises TinyNNValueError or TinyNNTypeError."""
     return min(WARMUP, integer("steps", steps, 1) // 5)
 
 
 def decay_of(steps: int) -> int:
-    """Return the number of last steps, during which the learning rate falls. Raises as `warmup_of`."""
+    """Return the number of last steps, during which the learning rate falls. Raises the errors of `warmup_of`."""
     return round(DECAY * integer("steps", steps, 1))
 
 
 def settings_of(size: Size, steps: int) -> dict[str, Any]:
     """Return the settings of a run as keys of a configuration, for `toynn.train`.
 
-    The settings of evaluations and checkpoints, which do not change the trained weights, are not among them.
+    The result contains no settings of evaluations and checkpoints, because these do not change the trained weights.
     """
     heads = size.d_model // (_WIDE_HEAD if size.d_model >= _WIDE else _HEAD)
     return {

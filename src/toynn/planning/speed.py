@@ -33,7 +33,7 @@ _TIMED = 3  # steps that are timed, after the first one, whose time does not cou
 
 @dataclass(frozen=True)
 class Speed:
-    """The cost of training a model. seconds: of a step. nbytes: memory of the model and its training graph.
+    """The cost of training a model. seconds: duration of a step. nbytes: memory of the model and its training graph.
 
     parameters: number of trained weights.
     """
