@@ -13,6 +13,7 @@
 #   make bench-prepare  Compare the preparation of data with datasets, and write a section of docs/performance.md.
 #   make bench-long  Compare training on long sequences with PyTorch, and write a section of docs/performance.md (10 minutes).
 #   make bench-decoding  Compare decoding with llama.cpp and write a section of docs/performance.md (5 minutes).
+#   make bench-time-to-loss  Compare the time to a loss with nanoGPT's recipe in PyTorch (an hour on an idle machine).
 #   make sweep      Train small models with many settings, and write docs/training-recipes.md (hours; can be stopped).
 #   make scaling-law  Train the runs of the scaling law that are missing, and fit its constants (hours; can be stopped).
 #   make bench-plan Train by plans of 1, 5 and 20 minutes, and compare times and losses (80 minutes on an idle machine).
@@ -52,7 +53,7 @@ PIP    := $(PY) -m pip --disable-pip-version-check
 NATIVE := CMakeLists.txt pyproject.toml vendor/ggml.lock vendor/populate.py $(wildcard csrc/*.py csrc/*.[ch] csrc/*.map csrc/*/*.[ch])
 
 .DEFAULT_GOAL := help
-.PHONY: help run quickstart quickstart-answers check quick-tests test test-all lint dev bench bench-adapters bench-prepare bench-long bench-decoding sweep scaling-law bench-plan fuzz generate corpus fixtures \
+.PHONY: help run quickstart quickstart-answers check quick-tests test test-all lint dev bench bench-adapters bench-prepare bench-long bench-decoding bench-time-to-loss sweep scaling-law bench-plan fuzz generate corpus fixtures \
         determinism-matrix aarch64 sanitize sanitize-threads coverage soak power-loss clean
 .DELETE_ON_ERROR:
 
@@ -112,6 +113,9 @@ bench-long: $(VENV)/.installed-dev
 
 bench-decoding: $(VENV)/.installed-dev
 	$(PY) -m benchmarks.decoding $(BENCH)
+
+bench-time-to-loss: $(VENV)/.installed-dev
+	$(PY) -m benchmarks.time_to_loss $(BENCH)
 
 sweep: $(VENV)/.installed-dev
 	$(PY) -m benchmarks.recipe_sweep

@@ -20,7 +20,7 @@ import toynn
 from benchmarks.program_process import ROOT
 from benchmarks.recipe_sweep import LR_TIMES_WIDTH, PAGE, SIZES, settings_of
 from benchmarks.report import write_markdown
-from benchmarks.sweep_corpora import STORIES, data_folder
+from benchmarks.sweep_corpora import STORIES, data_folder, stories
 from toynn.training.divergence import DivergedError
 
 RESULTS = ROOT / "benchmarks" / "results" / "fine_tuning_sweep.jsonl"
@@ -69,7 +69,7 @@ def questions(work: Path) -> Path:
 
 
 def loss_of_stories(model: Path, base: Path | None = None) -> float:
-    text = (ROOT / "examples" / "data" / "corpus.txt").read_text(encoding="utf-8")[-_SCORED:]
+    text = stories()[-_SCORED:]
     with toynn.load(model, base=base, n_threads=1) as loaded:
         return loaded.evaluate(text).loss
 
