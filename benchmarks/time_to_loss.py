@@ -162,7 +162,7 @@ class TorchRuns:
         with self._torch.no_grad():
             parts = [
                 float(model(ids, targets)) * len(ids)
-                for ids, targets in zip(*(half.split(BATCH) for half in self._validation), strict=True)
+                for ids, targets in zip(*(self._torch.split(half, BATCH) for half in self._validation), strict=True)
             ]
         return sum(parts) / len(self._validation[0]), seconds
 

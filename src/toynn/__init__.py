@@ -58,6 +58,7 @@ _MODULES = {
     "labels": "toynn.llm.labels",
     "lmc": "toynn.api.token_evaluation",
     "load": "toynn.api.load_model",
+    "lr_find": "toynn.api.find_learning_rate",
     "plan": "toynn.api.plan_training",
     "prepare": "toynn.api.prepare_data",
     "prepare_ids": "toynn.api.prepare_data",
@@ -71,6 +72,7 @@ _PACKAGES = (
 
 if TYPE_CHECKING:
     from toynn.api.evaluation import Evaluation as Evaluation
+    from toynn.api.find_learning_rate import lr_find as lr_find
     from toynn.api.load_model import load as load
     from toynn.api.plan_training import plan as plan
     from toynn.api.prepare_data import PreparedData as PreparedData

@@ -109,9 +109,9 @@ def test_progress_is_a_few_lines_on_stderr(data: Path, tmp_path: Path, capfd: py
         ({"checkpoint": 3}, toynn.TinyNNTypeError, "checkpoint is a section"),
         ({"checkpoint": {"evry": 3}}, toynn.ConfigurationError, "did you mean 'checkpoint.every'"),
         (
-            {"lr": [1]},
+            {"lr": [1.5]},
             toynn.TinyNNTypeError,
-            r"optimizer.lr must be a number, a bool, a str or a list of str, got \[1\]",
+            r"optimizer.lr must be a number, a bool, a str, or a list of integers or of str, got \[1.5\]",
         ),
         ({"lr": "fast"}, toynn.TinyNNTypeError, "optimizer.lr must be a number"),
         ({"lr": -1.0}, toynn.TinyNNValueError, "optimizer.lr must be"),

@@ -45,7 +45,7 @@ def event(kind: str, step: int, second: int = 0, **fields: Any) -> dict[str, Any
 
 
 def started(step: int, second: int = 0) -> dict[str, Any]:
-    return event("started", step, second, steps=2000, parameters=7, config="x = 1")
+    return event("started", step, second, steps=2000, parameters=7, config="x = 1", inits=None)
 
 
 # ---- figures ----

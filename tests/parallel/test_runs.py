@@ -182,6 +182,8 @@ def test_wrong_arguments_are_refused_with_one_line(data: Path, tmp_path: Path) -
     )
     refused(toynn_in_processes(MPICH, 2, *train, "--set", "optimizer.foo=1"), "unknown key")
     refused(toynn_in_processes(MPICH, 2, *train, "--set", "optimizer.ema=0.9"), "optimizer.ema = 0.9 cannot be used")
+    growing = toynn_in_processes(MPICH, 2, *train, "--set", "schedule.double_batch=[3]")
+    refused(growing, "schedule.double_batch = [3] cannot be used with several processes")
     refused(toynn_in_processes(MPICH, 2, "train"), "the argument DATA is missing")
     cores = len(os.sched_getaffinity(0))
     many = toynn_in_processes(

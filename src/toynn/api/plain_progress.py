@@ -6,13 +6,14 @@ import sys
 from types import TracebackType
 
 from toynn.arguments import integer
+from toynn.training.diagnosis import Diagnosis
 from toynn.training.events import Ended, Evaluated, Event, ReferenceProgress, Rescheduled, Saved, Started, Stepped
 from toynn.training.logged_figures import figures_in_words, new_end_in_words
 from toynn.training.sources import losses_by_source
 
 
 class PlainProgress:
-    """A callback that prints to stderr: the start, some steps, each evaluation, some checkpoints, and the end.
+    """A callback that prints to stderr: the start, some steps, each evaluation, some checkpoints, advice, and the end.
 
     every: print the first step, the last step, and each step whose number is a multiple of `every`. A checkpoint is
         printed if no other checkpoint was printed in the last `every` steps. None: choose a value from `lines`.
@@ -25,9 +26,15 @@ class PlainProgress:
         self._lines, self._ending = lines, ending
         self._steps, self._every, self._first = 0, 1, 1
         self._saved: int | None = None
+        self._diagnosis = Diagnosis()
         self._tenths = 0  # number of tenths of the pairs that the reference has computed
 
     def __call__(self, event: Event) -> None:
+        self._show(event)
+        for advice in self._diagnosis.read(event):
+            _print(f"step {advice.step}: advice: {advice}")
+
+    def _show(self, event: Event) -> None:
         if isinstance(event, Started):
             self._start(event)
         elif isinstance(event, ReferenceProgress):

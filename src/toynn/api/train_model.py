@@ -32,6 +32,7 @@ with naming_the_extra():
     from toynn.training import trainer
     from toynn.training.callbacks import checked_callbacks
     from toynn.training.config import TrainArgs, TrainConfig
+    from toynn.training.diagnosis import Diagnosis
     from toynn.training.evaluation import ContinuePrompts
     from toynn.training.events import Callback, Ended, Event, Started
 
@@ -40,15 +41,17 @@ PathLike: TypeAlias = str | os.PathLike[str]
 
 @dataclass(frozen=True, repr=False)
 class TrainingResult(Ended):
-    """The result of `toynn.train`: the fields of `Ended`, the folder of the run, and its notes.
+    """The result of `toynn.train`: the fields of `Ended`, the folder of the run, its notes, and advice.
 
     Functions that take the path of a run also take this object.
 
     notes: sentences about settings that were chosen or changed.
+    advice: sentences about signs that the run trained badly; docs/diagnosis.md describes them.
     """
 
     run: Path
     notes: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
 
     @property
     def event(self) -> Ended:
@@ -185,7 +188,7 @@ def train(
         if config is not None and not isinstance(config, TrainConfig):
             config = path_of("config", config)
         overrides = overrides_of(settings)
-        start = _initial(init)
+        start = initial_checkpoint(init)
         opened = None if base is None or resume or start is not None else open_base(base)
         shape_from = start if opened is None else described_base(opened)
         used = 0.0
@@ -210,11 +213,13 @@ def train(
     with contextlib.ExitStack() as stack:
         view = [stack.enter_context(_progress_view())] if shown and launched_rank() == 0 else []
         notes: list[str] = []
+        advice: list[str] = []
         if isinstance(args.base, OpenBase):
             stack.callback(args.base.close)
-        ended = trainer.train(args, [_collector(notes), *view, *checked_callbacks(callbacks)], _continue_prompts(args))
+        collected = [_collector(notes), _adviser(advice)]
+        ended = trainer.train(args, [*collected, *view, *checked_callbacks(callbacks)], _continue_prompts(args))
     values = {field.name: getattr(ended, field.name) for field in dataclasses.fields(ended)}
-    return TrainingResult(**values, run=args.out, notes=tuple(notes))
+    return TrainingResult(**values, run=args.out, notes=tuple(notes), advice=tuple(advice))
 
 
 def _continue_prompts(args: TrainArgs) -> ContinuePrompts:
@@ -262,7 +267,18 @@ def _collector(notes: list[str]) -> Callback:
     return collect
 
 
-def _initial(init: object) -> Checkpoint | None:
+def _adviser(advice: list[str]) -> Callback:
+    """Return a callback that adds the advice for a run to a list."""
+    diagnosis = Diagnosis()
+
+    def collect(event: Event) -> None:
+        advice.extend(str(one) for one in diagnosis.read(event))
+
+    return collect
+
+
+def initial_checkpoint(init: object) -> Checkpoint | None:
+    """Return the model that training starts from, or None. init: as for `train`."""
     if init is None or isinstance(init, Checkpoint):
         return init
     if isinstance(init, TextModel):

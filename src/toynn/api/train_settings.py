@@ -133,9 +133,11 @@ def _key_of(name: str, known: list[str]) -> str:
 def _toml_value(name: str, value: object) -> str:
     if isinstance(value, np.generic):
         value = value.item()
-    texts = isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
-    if not texts and not isinstance(value, bool | int | float | str):
-        raise ConfigurationTypeError(f"{name} must be a number, a bool, a str or a list of str, got {shown(value)}")
+    a_list = isinstance(value, list | tuple) and all(isinstance(one, str | int) for one in value)
+    if not a_list and not isinstance(value, bool | int | float | str):
+        raise ConfigurationTypeError(
+            f"{name} must be a number, a bool, a str, or a list of integers or of str, got {shown(value)}"
+        )
     try:
         # tomli_w writes a list in several lines
         return " ".join(tomli_w.dumps({"x": value}).partition("=")[2].split("\n")).strip()

@@ -35,6 +35,7 @@ COMMANDS = {
     "plan": "Choose a model and its training for a time.",
     "train": "Train a model on packed tokens.",
     "data": "Show samples of prepared data.",
+    "lr-find": "Suggest a learning rate for a run.",
     "watch": "Serve a web page that follows a run.",
     "report": "Plot the losses of a run and write an HTML page.",
     "generate": "Continue a text.",

@@ -167,7 +167,7 @@ def command(
     report = _report(result)
     if as_json_:
         planned = {} if plan is None else {"plan": plan_as_json(plan)}
-        click.echo(json.dumps({**as_json(result.event), "report": report, **planned}))
+        click.echo(json.dumps({**as_json(result.event), "report": report, "advice": result.advice, **planned}))
     elif quiet:
         click.echo(f"{_outcome(result)}{_losses(result)}")
     else:

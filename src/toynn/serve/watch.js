@@ -110,6 +110,12 @@ function showFigures(figures) {
   byId("config").textContent = figures.config || "";
 }
 
+function showAdvice(advice) {
+  const list = element("ul");
+  list.append(...advice.map((one) => element("li", `step ${one.step}: ${one.text}`)));
+  byId("advice").replaceChildren(...(advice.length ? [element("h2", "Advice"), list] : []));
+}
+
 function showSources(sources) {
   const table = element("table");
   const head = element("tr");
@@ -149,6 +155,7 @@ async function update() {
       byId("curves").replaceChildren(
         ...charts.map(([title, names, note, dots]) => chart(title, names.map((name) => run.curves[name]), note, dots))
       );
+      showAdvice(run.advice);
       showSources(run.sources);
       showTexts(run.texts);
     }

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from toynn.text.terminal_text import terminal_text
+from toynn.training.diagnosis import advice_in_log
 from toynn.training.run_log import planned_steps
 
 _MOST_POINTS = 500  # largest number of points of a curve; a longer curve shows the means of neighbouring steps
@@ -56,7 +57,13 @@ def watch_data(events: Sequence[Event]) -> dict[str, Any]:
         curves[f"validation_{name}"] = [
             [event["step"], event[name]] for event in evaluated if event.get(name) is not None
         ]
-    return {"figures": figures, "curves": curves, "sources": _sources(evaluated), "texts": _texts(evaluated)}
+    return {
+        "figures": figures,
+        "curves": curves,
+        "advice": [{"step": one.step, "text": str(one)} for one in advice_in_log(events)],
+        "sources": _sources(evaluated),
+        "texts": _texts(evaluated),
+    }
 
 
 def _speed(steps: Sequence[Event]) -> float | None:

@@ -17,7 +17,7 @@ from toynn.llm.preference import Preference
 from toynn.storage.checkpoint import Checkpoint
 from toynn.storage.regular_files import path_of
 from toynn.training.adapter_config import AdapterArgs, checked_base
-from toynn.training.data_config import DataArgs
+from toynn.training.data_config import PACKED, DataArgs
 from toynn.training.defaults import INIT_SCALE, learning_rate_of_start
 from toynn.training.model_config import ModelArgs
 from toynn.training.optimizer_config import CHANGEABLE, OptimizerArgs, ScheduleArgs
@@ -195,6 +195,7 @@ class TrainConfig:
                 "train.z_loss"
             )
         self._check_time()
+        self._check_doublings()
         if self.train.epochs is not None or self.schedule.falls:
             return  # the number of steps is not known before `with_steps`; a fall may begin before the warm-up ends
         warmup, decay = self.schedule.warmup_of(self.train.steps), self.schedule.decay
@@ -231,6 +232,15 @@ class TrainConfig:
         decided.
         """
         return INT31_MAX if self.train.seconds and not self.schedule.falls else self.train.steps
+
+    def _check_doublings(self) -> None:
+        """Raise ConfigurationError for a key that cannot be used together with schedule.double_batch."""
+        batching, doublings = self.data.batching, list(self.schedule.double_batch)
+        wrong: dict[str, object] = {"train.epochs": self.train.epochs, "train.seconds": self.train.seconds}
+        wrong |= {"data.batching": batching != PACKED and batching, "train.objective": self.preference and DPO}
+        if doublings and (key := next((key for key, value in wrong.items() if value), None)):
+            both = f"schedule.double_batch = {doublings} cannot be used with {key} = {wrong[key]!r}"
+            raise ConfigurationError(f"{both}; leave one of these keys out")
 
     def explicit(self, model: ModelArgs | None = None) -> TrainConfig:
         """Return a copy with a value for each key that is None.
@@ -277,8 +287,18 @@ class TrainConfig:
 
     @property
     def windows_of_step(self) -> int:
-        """The number of windows, or preference pairs, of an optimizer step."""
+        """The number of windows, or preference pairs, of an optimizer step before the batch has grown."""
         return self.train.batch * self.train.accumulate
+
+    def batches_of(self, step: int) -> int:
+        """Return the number of batches of a step, counted from 1. Raises TinyNNValueError or TinyNNTypeError."""
+        return self.train.accumulate * self.schedule.growth(step)
+
+    def windows_before(self, steps: int) -> int:
+        """Return the number of windows or pairs of the first steps. Raises TinyNNValueError or TinyNNTypeError."""
+        steps, schedule = integer("steps", steps, 0), self.schedule
+        growing = sum((steps - after) * schedule.growth(after) for after in schedule.double_batch if after < steps)
+        return (steps + growing) * self.windows_of_step
 
     def with_steps(self, windows_per_epoch: int) -> TrainConfig:
         """Return a copy with train.steps instead of train.epochs. The number of steps is rounded up.

@@ -21,7 +21,8 @@ class Started(Initialised):
     step: number of steps taken before.
     steps: number of steps of the whole run.
     parameters: number of trained parameters.
-    batch_tokens: number of tokens per step; if the length of the windows varies, number of tokens of the longest step.
+    batch_tokens: number of tokens per step; if the length of the windows varies, number of tokens of the longest step;
+        if the batch grows, number of tokens of the first step.
     train_tokens, validation_tokens: number of tokens in each split.
     resumes: the checkpoint from which the run is resumed, or None.
     inits: the checkpoint with the initial weights, or None.

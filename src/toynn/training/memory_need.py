@@ -92,17 +92,19 @@ def _bytes_of_a_step(realize: Realize, t_seq: int, batch: int, config: TrainConf
         return tnn_session_weights_nbytes(engine.sess) + tnn_session_compute_nbytes(engine.sess)
 
 
-def build_graph(engine: LlamaSeqEngine, config: TrainConfig, packed: bool = False) -> None:
+def build_graph(engine: LlamaSeqEngine, config: TrainConfig, packed: bool = False, batches: int | None = None) -> None:
     """Build the training graph of a run. packed: several samples or documents may share a window.
 
     engine: may have a model without an optimizer, as in each of several processes.
+    batches: number of batches of a step. Default: that of the last step.
     """
     train = config.train
+    batches = config.batches_of(train.steps) if batches is None else batches
     engine.build_training_step(
         clip=engine.has_optimizer,
         decay_vectors=DECAY_VECTORS,
-        keep_gradients=train.accumulate > 1,
-        batches=train.accumulate,
+        keep_gradients=batches > 1,
+        batches=batches,
         recompute=train.recompute,
         packed=packed,
         preference=config.preference,

@@ -12,6 +12,7 @@ from toynn.model.weights import OPTIMIZERS
 
 SCHEDULES = ("constant", "cosine", "wsd")
 _FALL = re.compile(r"([0-9]{1,10})-([0-9]{1,10})", re.ASCII)
+_MOST_DOUBLINGS = 16
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class OptimizerArgs:
 
 @dataclass(frozen=True)
 class ScheduleArgs:
-    """The learning rate of each step; see `toynn.training.schedule.learning_rate`.
+    """The learning rate of each step, see `toynn.training.schedule.learning_rate`, and the batches of each step.
 
     kind: "constant"; "cosine": falls to min_ratio * lr at the last step; "wsd": constant, then falls linearly to
         min_ratio * lr during the last `decay` steps.
@@ -64,6 +65,7 @@ class ScheduleArgs:
         less.
     falls: the decisions of a run with train.seconds; see `toynn.training.time_budget`. The last entry "a-b" has the
         last step of the run as b.
+    double_batch: after each of these steps, the number of batches of a step doubles.
     """
 
     kind: str = documented("cosine", "shape of the schedule: constant, cosine or wsd")
@@ -73,6 +75,10 @@ class ScheduleArgs:
     falls: tuple[str, ...] = documented(
         (), 'wsd: written by runs with train.seconds; "a-b" lets the learning rate fall from step a to step b'
     )
+    double_batch: tuple[int, ...] = documented(
+        (),
+        "after each of these steps, the number of batches of a step (train.accumulate) doubles; []: it never doubles",
+    )
 
     def __post_init__(self) -> None:
         one_of("schedule.kind", self.kind, SCHEDULES)
@@ -81,6 +87,7 @@ class ScheduleArgs:
         object.__setattr__(self, "decay", integer("schedule.decay", self.decay, 0))
         ratio = real("schedule.min_ratio", self.min_ratio, lambda x: 0 <= x <= 1, "from 0 to 1")
         object.__setattr__(self, "min_ratio", ratio)
+        object.__setattr__(self, "double_batch", self._checked_doublings())
         self._check_falls()
 
     def _check_falls(self) -> None:
@@ -110,6 +117,27 @@ class ScheduleArgs:
         """The steps (a, b) of each entry of falls."""
         return [(int(begin), int(end)) for begin, _, end in (one.partition("-") for one in self.falls)]
 
+    def _checked_doublings(self) -> tuple[int, ...]:
+        given: object = self.double_batch
+        if not isinstance(given, list | tuple):
+            raise ConfigurationTypeError(f"schedule.double_batch must be a list of steps, got {shown(given)}")
+        steps = tuple(integer(f"schedule.double_batch[{i}]", one, 1) for i, one in enumerate(given))
+        if list(steps) != sorted(set(steps)):
+            raise ConfigurationError(f"schedule.double_batch must be a list of rising steps, got {list(steps)}")
+        if len(steps) > _MOST_DOUBLINGS:
+            raise ConfigurationError(
+                f"schedule.double_batch must have at most {_MOST_DOUBLINGS} steps, got {len(steps)}"
+            )
+        return steps
+
+    def growth(self, step: int) -> int:
+        """Return the factor by which the number of batches has grown in a step, counted from 1.
+
+        Raises TinyNNValueError or TinyNNTypeError.
+        """
+        step = integer("step", step, 0)
+        return 1 << sum(after < step for after in self.double_batch)
+
     def warmup_of(self, steps: int) -> int:
         """Return the number of warm-up steps in a run of `steps` steps. Raises TinyNNValueError or TinyNNTypeError."""
         steps = integer("steps", steps, 1)
@@ -117,10 +145,11 @@ class ScheduleArgs:
 
 
 # The keys that a resumed run may change on request (`TrainArgs.changes`). optimizer.kind and optimizer.ema are not
-# among them, because they determine which moments a checkpoint has.
+# among them, because they determine which moments a checkpoint has, and schedule.double_batch, because it determines
+# which windows the run has read.
 CHANGEABLE = tuple(
     f"{section}.{one.name}"
     for section, kind in (("optimizer", OptimizerArgs), ("schedule", ScheduleArgs))
     for one in fields(kind)
-    if f"{section}.{one.name}" not in ("optimizer.kind", "optimizer.ema")
+    if f"{section}.{one.name}" not in ("optimizer.kind", "optimizer.ema", "schedule.double_batch")
 )

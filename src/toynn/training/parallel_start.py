@@ -23,8 +23,8 @@ def check_start(processes: Processes, start: Start, data: DataFolder, n_threads:
     n_threads: the number that the user asked for, or None.
 
     Raises ProcessError, naming the process and its host, if a process has another version, another instruction-set
-    profile, other data or another configuration than process 0. Raises ConfigurationError for optimizer.ema, or if the
-    processes cannot divide the windows of a step.
+    profile, other data or another configuration than process 0. Raises ConfigurationError for optimizer.ema and
+    schedule.double_batch, or if the processes cannot divide the windows of a step.
     """
     build = build_info()
     processes.compare(
@@ -43,6 +43,11 @@ def check_start(processes: Processes, start: Start, data: DataFolder, n_threads:
             raise ConfigurationError(
                 f"optimizer.ema = {start.config.optimizer.ema:g} cannot be used with several processes; leave out "
                 "optimizer.ema, or start one process"
+            )
+        if start.config.schedule.double_batch:
+            raise ConfigurationError(
+                f"schedule.double_batch = {list(start.config.schedule.double_batch)} cannot be used with several "
+                "processes; leave it out, or start one process"
             )
         share_of(start.config.train, processes.rank, processes.n)
     with processes.together():

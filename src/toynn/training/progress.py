@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 
 from toynn.extras import naming_the_extra
+from toynn.training.diagnosis import Diagnosis
 from toynn.training.events import Ended, Evaluated, Event, ReferenceProgress, Rescheduled, Saved, Started, Stepped
 from toynn.training.logged_figures import figures_in_words, new_end_in_words
 from toynn.training.sources import losses_by_source
@@ -52,8 +53,14 @@ class ProgressView:
         )
         self._task: TaskID | None = None
         self._of_reference: TaskID | None = None
+        self._diagnosis = Diagnosis()
 
     def __call__(self, event: Event) -> None:
+        self._show(event)
+        for advice in self._diagnosis.read(event):
+            self._line(f"step {advice.step}: advice: {advice}")
+
+    def _show(self, event: Event) -> None:
         if isinstance(event, Started):
             self._start(event)
         elif isinstance(event, ReferenceProgress):

@@ -20,6 +20,7 @@ from toynn.storage.checkpoint.names import LOG
 from toynn.storage.durable_files import replace_file
 from toynn.storage.regular_files import naming_file, path_of, printable
 from toynn.text.terminal_text import terminal_text
+from toynn.training.diagnosis import advice_in_log
 from toynn.training.events import PairFigures
 from toynn.training.run_log import planned_steps, read_log
 
@@ -173,6 +174,7 @@ td.text { white-space: pre-wrap; vertical-align: top; } td.text b { font-weight:
 </style></head><body>
 <h1>$title</h1>
 <table>$summary</table>
+$advice
 <h2>Loss</h2><img alt="Loss by step" src="$loss">
 <h2>Learning rate</h2><img alt="Learning rate by step" src="$learning_rate">
 <h2>Gradient norm</h2><img alt="Gradient norm by step" src="$gradient_norm">
@@ -193,6 +195,7 @@ def _page(title: str, events: Sequence[Mapping[str, Any]], pictures: Mapping[str
         images,
         title=html.escape(title),
         summary=_rows(_summary(events)),
+        advice=_advice(events),
         evaluations=_evaluations(evaluations) if evaluations else "",
         pairs=_pairs(_of(events, "stepped"), evaluations),
         sources=_sources(evaluations),
@@ -223,6 +226,13 @@ def _summary(events: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
         best = min(evaluations, key=lambda one: float(one["loss"]))
         rows.append(("best validation loss", f"{best['loss']:.4f} at step {best['step']}"))
     return rows
+
+
+def _advice(events: Sequence[Mapping[str, Any]]) -> str:
+    """Return a table of the signs that the run trained badly, each with the step after which it was found."""
+    found = advice_in_log(events)
+    rows = [f'<tr><td class="n">{one.step}</td><td>{html.escape(str(one))}</td></tr>' for one in found]
+    return f"<h2>Advice</h2><table><tr><th>step</th><th>advice</th></tr>{''.join(rows)}</table>" if rows else ""
 
 
 def _rows(rows: Sequence[tuple[str, str]]) -> str:

@@ -132,16 +132,16 @@ class Saver:
         return weights
 
     def _progress(self, step: int, evaluations: BestEvaluation) -> TrainingProgress:
-        # if the objective is dpo, this is a number of pairs
-        windows_of_step = self._config.train.batch * self._config.train.accumulate
         return TrainingProgress(
-            windows=step * windows_of_step,
+            windows=self._config.windows_before(step),  # for preference pairs, this is the number of pairs
             best_loss=evaluations.loss,
             best_step=evaluations.step,
             bad_evaluations=evaluations.bad,
             config=to_toml(self._config),
             data=data_identity(self._data.meta),
             separator=self._data.meta.separator,
-            order_of_sums=OVER_WINDOWS if windows_of_step > 1 else OVER_BATCHES,
+            order_of_sums=OVER_WINDOWS
+            if self._config.train.batch * self._config.batches_of(step) > 1
+            else OVER_BATCHES,
             reference=self.reference,
         )

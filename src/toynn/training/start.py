@@ -274,7 +274,7 @@ def _resumed(args: TrainArgs, held: Checkpoint, data: DataFolder) -> Start:
                 f"with the same data, or start a new run from this model "
                 f"({spelled(f'init={str(args.out)!r}', f'--init {args.out}')})"
             )
-    windows = held.step * config.train.batch * config.train.accumulate
+    windows = config.windows_before(held.step)
     if state.progress.windows != windows:
         raise FileFormatError(
             f"{held.path} is damaged: training.windows must be {windows} after {held.step} steps, "
@@ -337,8 +337,8 @@ def _resumed_config(args: TrainArgs, own: TrainConfig, held: Checkpoint, epoch: 
             f"to change it on purpose, use {request}"
             if key in CHANGEABLE
             else "a resumed run can change only train.steps, train.epochs, train.seconds, train.recompute, "
-            "evaluation.*, checkpoint.*, schedule.*, and optimizer.* without kind and ema; leave out this key, or "
-            "start a new run"
+            "evaluation.*, checkpoint.*, schedule.* without double_batch, and optimizer.* without kind and ema; leave "
+            "out this key, or start a new run"
         )
         raise ConfigurationError(f"{key} is {now!r}, but the run has {was!r}; {remedy}")
     return config

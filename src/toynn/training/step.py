@@ -96,6 +96,7 @@ class TrainingSteps(StepsOnWindows):
         self._train = config.train
         self._interrupted = interrupted
         self._read: tuple[int, Batch] | None = None
+        self._batches = config.batches_of(config.train.steps)  # of the graph; the first graph is the largest one
 
     def take(self, step: int) -> StepResult | None:
         """Take a step. Return None if it was interrupted between two batches; the weights are then unchanged.
@@ -103,9 +104,10 @@ class TrainingSteps(StepsOnWindows):
         step: the number of the step, from 1. Raises DivergedError if the loss or the gradient norm is NaN or infinite;
         the weights are then unchanged too.
         """
+        n = self._config.batches_of(step)
+        self._built, self._batches = self._built and n == self._batches, n
         self.build_graph(self._windows.length(self._start(step, 0)))
         values = self._optimizer.values(step)
-        n = self._train.accumulate
         counted = self._divisor(step)
         if counted is None:
             return None
@@ -154,7 +156,7 @@ class TrainingSteps(StepsOnWindows):
         length = self._windows.longest if length is None else length
         if not self._built or self._engine.seq_t != length:
             self._engine.use_sequence_length(length)
-            build_graph(self._engine, self._config, self._config.data.shares_windows)
+            build_graph(self._engine, self._config, self._config.data.shares_windows, self._batches)
             self._built = True
 
     def _batch(self, step: int, i: int) -> Batch:
@@ -166,7 +168,7 @@ class TrainingSteps(StepsOnWindows):
 
     def _start(self, step: int, i: int) -> int:
         """Return the number of the first window, or pair, of batch i of a step."""
-        return ((step - 1) * self._train.accumulate + i) * self._train.batch
+        return self._config.windows_before(step - 1) + i * self._train.batch
 
     # ---- what depends on the objective ----
 
@@ -175,15 +177,15 @@ class TrainingSteps(StepsOnWindows):
 
         Raises TinyNNValueError if all targets are ignored.
         """
-        counted = 0
-        for i in range(self._train.accumulate):
+        counted, n = 0, self._config.batches_of(step)
+        for i in range(n):
             if i > 0 and self._interrupted():
                 return None
             targets = self._batch(step, i).targets
             counted += int(np.count_nonzero(targets != IGNORED))
         if counted == 0:
             raise TinyNNValueError(
-                f"step {step} has no target that counts for the loss: all {targets.size * self._train.accumulate} "
+                f"step {step} has no target that counts for the loss: all {targets.size * n} "
                 "targets are ignored; use a larger train.batch or train.accumulate, or data with more counted tokens"
             )
         return counted
@@ -202,7 +204,7 @@ class TrainingSteps(StepsOnWindows):
                 self._config.preference,
                 **self._inputs(self._start(step, i)),
             )
-            for i in range(self._train.accumulate)
+            for i in range(self._config.batches_of(step))
         )
         tensor = next((name for name in found if name is not None), SQUARES)
         return DivergedError(step, what, tensor, self._config)

@@ -147,7 +147,7 @@ class _Trainer:
         self._realize(share)
         self._interrupts, self._continue_prompts = interrupts, continue_prompts
         self._sources = SourcesRead(data.train, windows)
-        self._epochs_per_step = per_step / windows.windows_per_epoch
+        self._epochs_per_step = per_step / windows.windows_per_epoch  # before the batch has grown
         self._steps, self._validation = steps_and_validation(
             start, data, engine, windows, share, lambda: interrupts.asked, processes
         )
@@ -284,8 +284,7 @@ class _Trainer:
             self._averages.update(self._step)
         self._last_loss = result.loss
         seconds = time.perf_counter() - began
-        per_step = self._config.windows_of_step
-        before, tokens = (self._windows.tokens_before(n * per_step) for n in (self._step - 1, self._step))
+        before, tokens = (self._windows.tokens_before(self._config.windows_before(self._step + n)) for n in (-1, 0))
         self._callbacks.send(
             Stepped(
                 step=self._step,
@@ -295,7 +294,7 @@ class _Trainer:
                 tokens=tokens,
                 seconds=seconds,
                 tokens_per_second=(tokens - before) / max(seconds, 1e-9),
-                epoch=self._step * self._epochs_per_step,
+                epoch=self._epochs(self._step),
                 **fields_of(result.figures),
             )
         )
@@ -312,6 +311,10 @@ class _Trainer:
         self._write_config()
         falls = decided.schedule.falls
         self._callbacks.send(Rescheduled(self._step, decided.train.steps, falls, self._budget.used))
+
+    def _epochs(self, steps: int) -> float:
+        """Return the number of passes over the training tokens after `steps` steps."""
+        return self._config.windows_before(steps) / self._config.windows_of_step * self._epochs_per_step
 
     def _evaluate(self) -> bool:
         """Evaluate the model. Return whether this is the best evaluation so far, or False without validation tokens."""
@@ -341,7 +344,7 @@ class _Trainer:
                 samples=self._samples(self._config.evaluation.sample_tokens),
                 sources=self._sources.names,
                 source_losses=found.of_sources,
-                source_tokens=self._sources.tokens(self._step * self._config.windows_of_step),
+                source_tokens=self._sources.tokens(self._config.windows_before(self._step)),
                 **fields_of(found.figures),
             )
         )
@@ -369,7 +372,7 @@ class _Trainer:
             resumes=None if start.state is None else checkpoint,
             inits=checkpoint if start.state is None else None,
             config=to_toml(self._config),
-            epochs=self._config.train.steps * self._epochs_per_step,
+            epochs=self._epochs(self._config.train.steps),
             notes=(
                 *start.notes,
                 *notes_on_windows(self._windows),

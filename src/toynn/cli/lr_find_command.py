@@ -1,0 +1,73 @@
+"""`toynn lr-find`: suggest a learning rate for a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import click
+
+from toynn.api.find_learning_rate import tested_range
+from toynn.api.load_model import read_model
+from toynn.cli.given_path import GivenPath
+from toynn.training.lr_range import HIGHEST, LOWEST, STEPS, RangeTest
+
+_ROWS = 20  # about the number of rows of the table
+
+
+@click.command()
+@click.argument("data", type=GivenPath(exists=True, path_type=Path))
+@click.option("--config", type=GivenPath(exists=True, dir_okay=False, path_type=Path), default=None,
+              help="TOML file with settings. Keys that are not in it have their defaults.")  # fmt: skip
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
+              help="Set one key, for example model.d_model=256. Can be repeated.")  # fmt: skip
+@click.option("--init", type=GivenPath(exists=True, path_type=Path), default=None,
+              help="Start from the model of this run, GGUF file or Hugging Face folder.")  # fmt: skip
+@click.option("--base", type=GivenPath(exists=True, path_type=Path), default=None,
+              help="Train an adapter (adapter.rank) on this frozen GGUF file, Hugging Face folder or run.")  # fmt: skip
+@click.option("--steps", type=click.IntRange(10), default=STEPS, show_default=True,
+              help="Largest number of steps.")  # fmt: skip
+@click.option("--lowest", type=float, default=LOWEST, show_default=True, help="Learning rate of the first step.")
+@click.option("--highest", type=float, default=HIGHEST, show_default=True, help="Learning rate of the last step.")
+@click.option("--threads", type=click.IntRange(1), default=None,
+              help="Number of threads. [default: one for each core that toynn may use]")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(
+    data: Path,
+    config: Path | None,
+    overrides: tuple[str, ...],
+    init: Path | None,
+    base: Path | None,
+    steps: int,
+    lowest: float,
+    highest: float,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Suggest a learning rate for `toynn train DATA` with the same options.
+
+    The command trains the model for a few steps, each with a higher learning
+    rate. It prints the loss at each rate, and suggests a quarter of the rate
+    at which the loss has fallen most. It writes no files.
+    """
+    start = None if init is None else read_model(init)
+    found = tested_range(data, config, overrides, start, base, threads, (lowest, highest, steps))
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(found)))
+    else:
+        _print(found)
+
+
+def _print(found: RangeTest) -> None:
+    """Print a table of the test, and the suggestion."""
+    best = min(range(len(found.changes)), key=found.changes.__getitem__)
+    every = max(1, len(found.losses) // _ROWS)
+    click.echo("learning rate    loss  mean change")
+    for i in sorted({*range(0, len(found.losses), every), best, len(found.losses) - 1}):
+        mark = "  lowest" if i == best else ""
+        click.echo(f"{found.learning_rates[i]:13.2e}  {found.losses[i]:6.3f}  {found.changes[i]:+11.3f}{mark}")
+    if found.diverged:
+        click.echo("in the next step, the loss or a gradient was NaN or infinite")
+    muon = "" if found.muon_lr is None else f" --set optimizer.muon_lr={found.muon_lr:g}"
+    click.echo(f"suggestion: --set optimizer.lr={found.lr:g}{muon}")
