@@ -220,7 +220,7 @@ def main() -> int:
     parser.add_argument("--target", type=float, default=TARGET, help="Validation loss in nats per token.")
     parser.add_argument("--threads", type=int, default=machine.cores(), help="Number of threads.")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "time-to-loss", help="Folder of data and runs.")
-    parser.add_argument("--no-write", action="store_true", help="Print the table, and write no file.")
+    parser.add_argument("--no-write", action="store_true", help="Only print the table, without writing a file.")
     flags = parser.parse_args()
     load, data = machine.load(), shipped_corpus(flags.work)
     reached = []

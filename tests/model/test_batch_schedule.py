@@ -108,7 +108,7 @@ def test_python_takes_the_steps_as_a_list(data: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "error", "says"),
     [
-        ((3, 3), ConfigurationError, "schedule.double_batch must be a list of rising steps, got [3, 3]"),
+        ((3, 3), ConfigurationError, "schedule.double_batch must be a list of steps in rising order, got [3, 3]"),
         ((0,), ValueError, "schedule.double_batch[0] must be an integer from 1"),
         ((1.5,), TinyNNTypeError, "schedule.double_batch[0] must be an integer, got 1.5"),
         (3, ConfigurationTypeError, "schedule.double_batch must be a list of steps, got 3"),

@@ -19,13 +19,15 @@ _ROWS = 20  # about the number of rows of the table
 @click.command()
 @click.argument("data", type=GivenPath(exists=True, path_type=Path))
 @click.option("--config", type=GivenPath(exists=True, dir_okay=False, path_type=Path), default=None,
-              help="TOML file with settings. Keys that are not in it have their defaults.")  # fmt: skip
+              help="TOML file with settings. Keys that the file does not contain have their "
+                   "default values.")  # fmt: skip
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
               help="Set one key, for example model.d_model=256. Can be repeated.")  # fmt: skip
 @click.option("--init", type=GivenPath(exists=True, path_type=Path), default=None,
               help="Start from the model of this run, GGUF file or Hugging Face folder.")  # fmt: skip
 @click.option("--base", type=GivenPath(exists=True, path_type=Path), default=None,
-              help="Train an adapter (adapter.rank) on this frozen GGUF file, Hugging Face folder or run.")  # fmt: skip
+              help="Train an adapter, whose rank is adapter.rank, on this frozen GGUF file, "
+                   "Hugging Face folder or run.")  # fmt: skip
 @click.option("--steps", type=click.IntRange(10), default=STEPS, show_default=True,
               help="Largest number of steps.")  # fmt: skip
 @click.option("--lowest", type=float, default=LOWEST, show_default=True, help="Learning rate of the first step.")

@@ -98,7 +98,7 @@ def range_test(args: TrainArgs, lowest: float = LOWEST, highest: float = HIGHEST
             "a learning rate is too high; choose optimizer.lr by hand"
         )
     if config.lr == 0:
-        raise ConfigurationError("optimizer.lr must be above 0, got 0; leave it out")
+        raise ConfigurationError("optimizer.lr must be above 0, got 0; leave out optimizer.lr")
     with LlamaSeqEngine() as engine:
         taker = TrainingSteps(engine, windows, config, lambda: False, _RisingOptimizer(config, lowest, highest, steps))
         _realize(engine, taker, start, args.n_threads, windows.longest)

@@ -77,7 +77,8 @@ class ScheduleArgs:
     )
     double_batch: tuple[int, ...] = documented(
         (),
-        "after each of these steps, the number of batches of a step (train.accumulate) doubles; []: it never doubles",
+        "after each of these steps, the number of batches of a step (train.accumulate) doubles; []: the number "
+        "never doubles",
     )
 
     def __post_init__(self) -> None:
@@ -123,7 +124,9 @@ class ScheduleArgs:
             raise ConfigurationTypeError(f"schedule.double_batch must be a list of steps, got {shown(given)}")
         steps = tuple(integer(f"schedule.double_batch[{i}]", one, 1) for i, one in enumerate(given))
         if list(steps) != sorted(set(steps)):
-            raise ConfigurationError(f"schedule.double_batch must be a list of rising steps, got {list(steps)}")
+            raise ConfigurationError(
+                f"schedule.double_batch must be a list of steps in rising order, got {list(steps)}"
+            )
         if len(steps) > _MOST_DOUBLINGS:
             raise ConfigurationError(
                 f"schedule.double_batch must have at most {_MOST_DOUBLINGS} steps, got {len(steps)}"

@@ -47,7 +47,7 @@ def check_start(processes: Processes, start: Start, data: DataFolder, n_threads:
         if start.config.schedule.double_batch:
             raise ConfigurationError(
                 f"schedule.double_batch = {list(start.config.schedule.double_batch)} cannot be used with several "
-                "processes; leave it out, or start one process"
+                "processes; leave out schedule.double_batch, or start one process"
             )
         share_of(start.config.train, processes.rank, processes.n)
     with processes.together():
