@@ -12,6 +12,7 @@
 #   make bench-adapters  Compare LoRA training with PEFT and write a section of docs/performance.md (8 minutes).
 #   make bench-prepare  Compare the preparation of data with datasets, and write a section of docs/performance.md.
 #   make bench-long  Compare training on long sequences with PyTorch, and write a section of docs/performance.md (10 minutes).
+#   make bench-start  Measure checkpoints, imports and the start of commands, and write a section of docs/performance.md.
 #   make bench-decoding  Compare decoding with llama.cpp and write a section of docs/performance.md (5 minutes).
 #   make bench-time-to-loss  Compare the time to a loss with nanoGPT's recipe in PyTorch (an hour on an idle machine).
 #   make sweep      Train small models with many settings, and write docs/training-recipes.md (hours; can be stopped).
@@ -53,7 +54,7 @@ PIP    := $(PY) -m pip --disable-pip-version-check
 NATIVE := CMakeLists.txt pyproject.toml vendor/ggml.lock vendor/populate.py $(wildcard csrc/*.py csrc/*.[ch] csrc/*.map csrc/*/*.[ch])
 
 .DEFAULT_GOAL := help
-.PHONY: help run quickstart quickstart-answers check quick-tests test test-all lint dev bench bench-adapters bench-prepare bench-long bench-decoding bench-time-to-loss sweep scaling-law bench-plan fuzz generate corpus fixtures \
+.PHONY: help run quickstart quickstart-answers check quick-tests test test-all lint dev bench bench-adapters bench-prepare bench-long bench-start bench-decoding bench-time-to-loss sweep scaling-law bench-plan fuzz generate corpus fixtures \
         determinism-matrix aarch64 sanitize sanitize-threads coverage soak power-loss clean
 .DELETE_ON_ERROR:
 
@@ -110,6 +111,9 @@ bench-prepare: $(VENV)/.installed-dev
 
 bench-long: $(VENV)/.installed-dev
 	$(PY) -m benchmarks.long_context $(BENCH)
+
+bench-start: $(VENV)/.installed-dev
+	$(PY) -m benchmarks.around_the_step $(BENCH)
 
 bench-decoding: $(VENV)/.installed-dev
 	$(PY) -m benchmarks.decoding $(BENCH)

@@ -19,6 +19,7 @@ REFERENCE, IN_BF16 = "toynn", "toynn-bf16"
 LABELS = {
     REFERENCE: "toynn",
     IN_BF16: "toynn, bfloat16",
+    "toynn-moments-in-bf16": "toynn, moments in bfloat16",
     "toynn-per-head": "toynn, per_head",
     "torch": "PyTorch, eager",
     "torch-bf16": "PyTorch, eager, bfloat16 autocast",

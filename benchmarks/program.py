@@ -60,7 +60,9 @@ def built(name: str, shape: Shape, threads: int, folder: Path) -> Program:
         if name == "toynn-matmul":
             return toynn_side.Matmul(threads)
         layout = "per_head" if name == "toynn-per-head" else "fused"
-        return toynn_side.Training(shape, threads, layout=layout, precision=precision)
+        moments = "bf16" if name == "toynn-moments-in-bf16" else "f32"
+        precision = "bf16" if name == "toynn-bf16" else "f32"
+        return toynn_side.Training(shape, threads, layout=layout, precision=precision, moments=moments)
     from benchmarks import torch_side
 
     if name == "torch-matmul":

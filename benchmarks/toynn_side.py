@@ -22,12 +22,12 @@ def version() -> str:
 class Training:
     """A model in memory. Each step trains on the next batch."""
 
-    def __init__(self, shape: Shape, threads: int, *, layout: str, precision: str) -> None:
+    def __init__(self, shape: Shape, threads: int, *, layout: str, precision: str, moments: str) -> None:
         self._cfg = SmolLM2Config(
             vocab=shape.vocab, d_model=shape.d_model, n_heads=shape.n_heads, n_kv=shape.n_kv, d_ff=shape.d_ff,
             n_layers=shape.n_layers, ctx=shape.t_seq, rope_base=shape.rope_base, rms_eps=RMS_EPS,
         )  # fmt: skip
-        self._fused = layout == "fused"
+        self._fused, self._bf16_moments = layout == "fused", moments == "bf16"
         self._batches = []
         for ids, _ in shape.batches():
             batch = TrainingBatch(shape.vocab, shape.t_seq, shape.t_batch)
@@ -38,7 +38,7 @@ class Training:
         self._recipe = FromScratch()
         options = RecipeOptions(
             t_seq=shape.t_seq, t_batch=shape.t_batch, untied=shape.untied, n_threads=threads, layout=layout,
-            precision=precision,
+            precision=precision, moments=moments,
         )  # fmt: skip
         self._recipe.realize(self._cfg, options)
         self._n = 0
@@ -49,7 +49,8 @@ class Training:
         self._n += 1
         hp = self._adamw.hp(self._n)
         if self._fused:
-            return self._recipe.fs_cache.train_step(ids, wanted, hp, reset_moments=first)[0]
+            step = self._n if self._bf16_moments else None
+            return self._recipe.fs_cache.train_step(ids, wanted, hp, reset_moments=first, step=step)[0]
         return self._recipe.step(ids, self._positions, wanted, hp, first)
 
     def save(self, folder: Path) -> None:

@@ -553,23 +553,28 @@ TNN_API tnn_tensor tnn_fused_preference_loss(tnn_session * s,
  * example 1/n for n accumulated steps. */
 TNN_API tnn_tensor tnn_fused_grad_norm(tnn_session * s, const tnn_tensor * grads, int32_t n, tnn_tensor clip);
 /* Append one AdamW step on the clipped gradient, with the bits of tnn_opt_step_adamw. If the norm is not finite, w, m
- * and v stay unchanged. */
+ * and v stay unchanged. With a step, the moments are BF16. The new weights are then computed from the new moments in F32,
+ * and the moments are rounded to BF16 stochastically: the random bits depend only on seed, step and the place in w. */
 TNN_API tnn_tensor tnn_fused_adamw(tnn_session * s,
     tnn_tensor    w,     /* a parameter */
     tnn_tensor    grad,  /* its gradient */
-    tnn_tensor    m,     /* first moment */
-    tnn_tensor    v,     /* second moment */
+    tnn_tensor    m,     /* first moment, F32, or BF16 with a step */
+    tnn_tensor    v,     /* second moment, in the dtype of m */
     tnn_tensor    hp,    /* [7], as for tnn_opt_step_adamw */
-    tnn_tensor    norm); /* optional, a result of tnn_fused_grad_norm, by which the gradient is clipped */
+    tnn_tensor    norm,  /* optional, a result of tnn_fused_grad_norm, by which the gradient is clipped */
+    tnn_tensor    step,  /* optional, an input i32 [1]: the number of the step */
+    int32_t       seed); /* default 0: the seed of the random bits, which should differ between weights */
 /* Append one Muon step on the clipped gradient of a matrix. The step computes the momentum
  * (Nesterov), moves its singular values close to 1 by five Newton-Schulz iterations, and subtracts the resulting matrix
  * times lr sqrt(max(1, ne1 / ne0)) from w. If the norm is not finite, w and m stay unchanged. */
 TNN_API tnn_tensor tnn_fused_muon(tnn_session * s,
     tnn_tensor    w,     /* a parameter [ne0, ne1] */
     tnn_tensor    grad,  /* its gradient */
-    tnn_tensor    m,     /* momentum */
+    tnn_tensor    m,     /* momentum, F32, or BF16 with a step */
     tnn_tensor    hp,    /* [3]: learning rate, momentum, weight decay */
-    tnn_tensor    norm); /* optional, a result of tnn_fused_grad_norm */
+    tnn_tensor    norm,  /* optional, a result of tnn_fused_grad_norm */
+    tnn_tensor    step,  /* optional, as for tnn_fused_adamw */
+    int32_t       seed); /* default 0: as for tnn_fused_adamw */
 
 /* ---- flags ---- Set the role and the name of a tensor. */
 /* Make an f32 input or weight a parameter, which gets a gradient.
@@ -740,6 +745,16 @@ TNN_API int tnn_slice_adamw(
     int64_t n,
     const float * hp, /* 7 numbers, as for tnn_opt_step_adamw */
     float factor);    /* factor by which the gradient is clipped */
+/* Round n numbers to bfloat16 stochastically, in place: part of a moment in F32 that a step has computed, as tnn_fused_adamw
+ * and tnn_fused_muon round moments in BF16.
+ * TNN_E_VALUE: an argument is wrong. */
+TNN_API int tnn_slice_round(
+    float * values,  /* a slice of the moment, which is rounded */
+    int64_t n,
+    int32_t seed,    /* the seed of the random bits */
+    int32_t step,    /* the number of the step */
+    int64_t first,   /* the place of the first number in the weight */
+    int32_t second); /* 1 for a second moment, 0 for a first moment or the momentum of Muon */
 /* Compute the sums of the squares of the parts first to end - 1 of a gradient of `size` elements. The gradient has
  * 64 parts, and tnn_fused_grad_norm computes the norm from the sums of all parts. Part i begins at element
  * size * i / 64, rounded down. Write the sum of part i to sums[i].

@@ -12,6 +12,7 @@
 #include "kernels/grad_norm.h"
 #include "kernels/kernel.h"
 #include "kernels/parts.h"
+#include "kernels/stochastic_bf16.h"
 #include "kernels/vec8.h"
 #include "ops/operands.h"
 #include "ops/optimizer.h"
@@ -42,18 +43,16 @@ struct squares {
     double partial[PARTS];
 };
 
-/* Computes m = mu m + (1 - mu) g and u = mu m + (1 - mu) g (Nesterov), where g is the clipped gradient. Operands:
- * gradient, m, hp, [norm and clipping factor]. The result is u. */
-static void run_momentum(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
-    (void) scratch;
-    const struct ggml_tensor * norm = dst->src[3];
-    if (idle(k, norm)) {
-        return;
-    }
+/* Computes m = mu m + (1 - mu) g and u = mu m + (1 - mu) g (Nesterov), where g is the clipped gradient. The result is u.
+ * norm: NULL, or the norm and the clipping factor. key: NULL for a momentum in f32. For a momentum in bfloat16, the key of
+ * its random bits; u is then computed from m before m is rounded. */
+static inline __attribute__((always_inline)) void momentum(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth,
+                                                           const struct ggml_tensor * norm, const uint32_t * key) {
     const float mu = tnn__data(dst->src[2])[MOMENTUM];
     const v8f keep = v8_set1(mu), rest = v8_set1(1.0f - mu), factor = v8_set1(norm != NULL ? tnn__data(norm)[1] : 1.0f);
     const float * g = tnn__data(dst->src[0]);
-    float * m = dst->src[1]->data, * u = dst->data;
+    float       * m = dst->src[1]->data, * u = dst->data;
+    uint16_t    * half = dst->src[1]->data;
     struct squares * state = k->state;
     for (int part = ith; part < PARTS; part += nth) {
         int64_t begin, end;
@@ -62,15 +61,21 @@ static void run_momentum(const struct tnn_kernel * k, struct ggml_tensor * dst, 
         for (int64_t i = begin; i < end; i += V8_LANES) {
             const int64_t n    = tnn__min(V8_LANES, end - i);
             const bool    full = n == V8_LANES;
-            const v8f gi = (full ? v8_load(g + i) : v8_load_part(g + i, n, 0.0f)) * factor * rest;
-            const v8f mi = (full ? v8_load(m + i) : v8_load_part(m + i, n, 0.0f)) * keep + gi;
-            const v8f ui = mi * keep + gi;
+            const v8f gi  = (full ? v8_load(g + i) : v8_load_part(g + i, n, 0.0f)) * factor * rest;
+            const v8f old = key != NULL ? v8_load_bf16(half + i, n) : full ? v8_load(m + i) : v8_load_part(m + i, n, 0.0f);
+            const v8f mi  = old * keep + gi;
+            const v8f ui  = mi * keep + gi;
             if (full) {
-                v8_store(m + i, mi);
                 v8_store(u + i, ui);
             } else {
-                v8_store_part(m + i, n, mi);
                 v8_store_part(u + i, n, ui);
+            }
+            if (key != NULL) {
+                v8_store_bf16(half + i, n, v8_bf16_stochastic(mi, v8_random(*key, i) & 0xffffu));
+            } else if (full) {
+                v8_store(m + i, mi);
+            } else {
+                v8_store_part(m + i, n, mi);
             }
             for (int64_t j = 0; j < V8_LANES; j++) {
                 lanes[j] += (double) ui[j] * (double) ui[j];
@@ -80,8 +85,29 @@ static void run_momentum(const struct tnn_kernel * k, struct ggml_tensor * dst, 
     }
 }
 
+/* Operands: gradient, m, hp, [norm and clipping factor]. */
+static void run_momentum(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
+    (void) scratch;
+    if (!idle(k, dst->src[3])) {
+        momentum(k, dst, ith, nth, dst->src[3], NULL);
+    }
+}
+
+/* Operands: gradient, m in bfloat16, hp, step, [norm and clipping factor]. */
+static void run_momentum_bf16(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
+    (void) scratch;
+    if (!idle(k, dst->src[4])) {
+        const uint32_t key = tnn__rounding_key(*(const int32_t *) k->params, *(const int32_t *) dst->src[3]->data);
+        momentum(k, dst, ith, nth, dst->src[4], &key);
+    }
+}
+
 static const struct tnn_kernel_type MUON_MOMENTUM = {
     .name = "MUON_MOMENTUM", .run = run_momentum, .writes = TNN_OPERAND(1), .for_optimizer = true, .state_size = sizeof(struct squares),
+};
+static const struct tnn_kernel_type MUON_MOMENTUM_BF16 = {
+    .name = "MUON_MOMENTUM_BF16", .run = run_momentum_bf16, .writes = TNN_OPERAND(1), .for_optimizer = true,
+    .state_size = sizeof(struct squares), .params_size = sizeof(int32_t),
 };
 
 /* Computes z = u / |u|, or 0 if u is 0. Operands: u, the result of a MOMENTUM node; [norm and clipping factor]. The last
@@ -270,13 +296,15 @@ static struct ggml_tensor * node(tnn_session * s, const struct tnn_kernel_type *
     return tnn__kernel_node(s, type, params, ne[0], ne[1], args, n_args + (norm != NULL ? 1 : 0));
 }
 
-/* Appends the nodes from the gradient to Z of the last iteration. Returns NULL with an error. */
+/* Appends the nodes from the gradient to Z of the last iteration. step: NULL for a momentum in f32. Returns NULL with an
+ * error. */
 static struct ggml_tensor * orthogonalized(tnn_session * s, struct ggml_tensor * grad, struct ggml_tensor * m, struct ggml_tensor * hp,
-                                           struct ggml_tensor * norm) {
+                                           struct ggml_tensor * norm, struct ggml_tensor * step, int32_t seed) {
     const int64_t whole[2] = { grad->ne[0], grad->ne[1] };
     const int64_t size     = tnn__min(whole[0], whole[1]), square[2] = { size, size };
-    struct ggml_tensor * args[5] = { grad, m, hp };
-    struct ggml_tensor * u = node(s, &MUON_MOMENTUM, NULL, whole, args, 3, norm);
+    struct ggml_tensor * args[5] = { grad, m, hp, step };
+    struct ggml_tensor * u = step != NULL ? node(s, &MUON_MOMENTUM_BF16, &seed, whole, args, 4, norm)
+                                          : node(s, &MUON_MOMENTUM, NULL, whole, args, 3, norm);
     if (u == NULL) {
         return NULL;
     }
@@ -296,9 +324,14 @@ static struct ggml_tensor * orthogonalized(tnn_session * s, struct ggml_tensor *
     return z;
 }
 
-tnn_tensor tnn_fused_muon(tnn_session * s, tnn_tensor w, tnn_tensor grad, tnn_tensor m, tnn_tensor hp, tnn_tensor norm) {
-    struct ggml_tensor * args[TNN_MUON_OPERANDS + 1], * tn = NULL;
-    if (!tnn__enter(s, __func__) || !tnn__want_backward_built(s) || !tnn__muon_operands(s, w, grad, m, hp, args)) {
+tnn_tensor tnn_fused_muon(tnn_session * s, tnn_tensor w, tnn_tensor grad, tnn_tensor m, tnn_tensor hp, tnn_tensor norm,
+                          tnn_tensor step, int32_t seed) {
+    struct ggml_tensor * args[TNN_MUON_OPERANDS + 1], * tn = NULL, * ts = NULL;
+    const enum ggml_type moments = step != 0 ? GGML_TYPE_BF16 : GGML_TYPE_F32;
+    if (!tnn__enter(s, __func__) || !tnn__want_backward_built(s) || !tnn__muon_operands(s, w, grad, m, hp, moments, args)) {
+        return 0;
+    }
+    if (step != 0 && (ts = tnn__step_operand(s, step)) == NULL) {
         return 0;
     }
     if (norm != 0 && (tn = tnn__grad_norm_operand(s, norm)) == NULL) {
@@ -308,15 +341,15 @@ tnn_tensor tnn_fused_muon(tnn_session * s, tnn_tensor w, tnn_tensor grad, tnn_te
         return 0;
     }
     struct ggml_tensor * tw = args[0], * tm = args[2], * th = args[3];
-    struct ggml_tensor * z  = orthogonalized(s, args[1], tm, th, tn);
+    struct ggml_tensor * z  = orthogonalized(s, args[1], tm, th, tn, ts, seed);
     if (z == NULL) {
         return 0;
     }
     struct ggml_tensor * operands[5] = { tw, z, tm, th };
     const int64_t in_place[2] = { 0, 0 };
-    struct ggml_tensor * step = node(s, &MUON, NULL, in_place, operands, 4, tn);
-    if (step != NULL) {
-        ggml_format_name(step, "step of %.50s", ggml_get_name(tw));
+    struct ggml_tensor * result = node(s, &MUON, NULL, in_place, operands, 4, tn);
+    if (result != NULL) {
+        ggml_format_name(result, "step of %.50s", ggml_get_name(tw));
     }
-    return tnn__handle(s, step);
+    return tnn__handle(s, result);
 }

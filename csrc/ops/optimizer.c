@@ -4,10 +4,13 @@
 #include "ops/operands.h"
 #include "ops/rules.h"
 
-/* Checks that t is an f32 tensor of w's shape. */
-static struct ggml_tensor * like(tnn_session * s, const char * arg, tnn_tensor h, const struct ggml_tensor * w) {
-    struct ggml_tensor * t = tnn__f32_operand(s, arg, h);
-    if (t != NULL && !ggml_are_same_shape(t, w)) {
+/* Returns an operand that must be contiguous, of the given type, and have w's shape. */
+static struct ggml_tensor * like(tnn_session * s, const char * arg, tnn_tensor h, const struct ggml_tensor * w, enum ggml_type type) {
+    struct ggml_tensor * t = tnn__tensor(s, arg, h);
+    if (t == NULL || !tnn__want_type(s, arg, t, type) || !tnn__want_contiguous(s, arg, t)) {
+        return NULL;
+    }
+    if (!ggml_are_same_shape(t, w)) {
         tnn__fail(s, TNN_E_VALUE, "%s has shape %s, but it must have the shape of w, %s", arg, tnn__shape(t), tnn__shape(w));
         return NULL;
     }
@@ -42,12 +45,21 @@ struct ggml_tensor * tnn__hyper_parameters(tnn_session * s, tnn_tensor hp, int64
     return t;
 }
 
+struct ggml_tensor * tnn__step_operand(tnn_session * s, tnn_tensor step) {
+    struct ggml_tensor * t = tnn__index_operand(s, "step", step);
+    if (t != NULL && ggml_nelements(t) != 1) {
+        tnn__fail(s, TNN_E_VALUE, "step has shape %s, but it must be [1]", tnn__shape(t));
+        return NULL;
+    }
+    return t;
+}
+
 bool tnn__adamw_operands(tnn_session * s, tnn_tensor w, tnn_tensor grad, tnn_tensor m, tnn_tensor v, tnn_tensor hp,
-                         struct ggml_tensor * args[TNN_ADAMW_OPERANDS]) {
+                         enum ggml_type moments, struct ggml_tensor * args[TNN_ADAMW_OPERANDS]) {
     struct ggml_tensor * tw = parameter_operand(s, w);
-    struct ggml_tensor * tg = tw != NULL ? like(s, "grad", grad, tw) : NULL;
-    struct ggml_tensor * tm = tg != NULL ? like(s, "m", m, tw) : NULL;
-    struct ggml_tensor * tv = tm != NULL ? like(s, "v", v, tw) : NULL;
+    struct ggml_tensor * tg = tw != NULL ? like(s, "grad", grad, tw, GGML_TYPE_F32) : NULL;
+    struct ggml_tensor * tm = tg != NULL ? like(s, "m", m, tw, moments) : NULL;
+    struct ggml_tensor * tv = tm != NULL ? like(s, "v", v, tw, moments) : NULL;
     struct ggml_tensor * th = tv != NULL ? tnn__hyper_parameters(s, hp, 7) : NULL;
     if (th == NULL || !want_input(s, "m", tm) || !want_input(s, "v", tv)) {
         return false;
@@ -68,13 +80,13 @@ bool tnn__adamw_operands(tnn_session * s, tnn_tensor w, tnn_tensor grad, tnn_ten
 }
 
 bool tnn__muon_operands(tnn_session * s, tnn_tensor w, tnn_tensor grad, tnn_tensor m, tnn_tensor hp,
-                        struct ggml_tensor * args[TNN_MUON_OPERANDS]) {
+                        enum ggml_type moments, struct ggml_tensor * args[TNN_MUON_OPERANDS]) {
     struct ggml_tensor * tw = parameter_operand(s, w);
     if (tw == NULL || !tnn__want_matrix(s, "w", tw)) {
         return false;
     }
-    struct ggml_tensor * tg = like(s, "grad", grad, tw);
-    struct ggml_tensor * tm = tg != NULL ? like(s, "m", m, tw) : NULL;
+    struct ggml_tensor * tg = like(s, "grad", grad, tw, GGML_TYPE_F32);
+    struct ggml_tensor * tm = tg != NULL ? like(s, "m", m, tw, moments) : NULL;
     struct ggml_tensor * th = tm != NULL ? tnn__hyper_parameters(s, hp, 3) : NULL;
     if (th == NULL || !want_input(s, "m", tm)) {
         return false;
@@ -93,7 +105,7 @@ bool tnn__muon_operands(tnn_session * s, tnn_tensor w, tnn_tensor grad, tnn_tens
 
 tnn_tensor tnn_opt_step_adamw(tnn_session * s, tnn_tensor w, tnn_tensor grad, tnn_tensor m, tnn_tensor v, tnn_tensor hp) {
     struct ggml_tensor * a[TNN_ADAMW_OPERANDS];
-    if (!tnn__enter(s, __func__) || !tnn__adamw_operands(s, w, grad, m, v, hp, a) || !tnn__reserve_nodes(s, 1)) {
+    if (!tnn__enter(s, __func__) || !tnn__adamw_operands(s, w, grad, m, v, hp, GGML_TYPE_F32, a) || !tnn__reserve_nodes(s, 1)) {
         return 0;
     }
     return tnn__appended(s, 1, ggml_opt_step_adamw(s->ctx_c, a[0], a[1], a[2], a[3], a[4]));
@@ -104,7 +116,7 @@ tnn_tensor tnn_opt_step_sgd(tnn_session * s, tnn_tensor w, tnn_tensor grad, tnn_
         return 0;
     }
     struct ggml_tensor * tw = parameter_operand(s, w);
-    struct ggml_tensor * tg = tw != NULL ? like(s, "grad", grad, tw) : NULL;
+    struct ggml_tensor * tg = tw != NULL ? like(s, "grad", grad, tw, GGML_TYPE_F32) : NULL;
     struct ggml_tensor * th = tg != NULL ? tnn__hyper_parameters(s, hp, 2) : NULL;
     if (th == NULL) {
         return 0;

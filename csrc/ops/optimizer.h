@@ -9,11 +9,13 @@
 
 /* f32 [n] */
 struct ggml_tensor * tnn__hyper_parameters(tnn_session * s, tnn_tensor hp, int64_t n);
-/* Fills args with w, grad, m, v and hp [7]. Returns false with an error. */
+/* i32 [1], an input: the number of a step whose moments are rounded to bfloat16 */
+struct ggml_tensor * tnn__step_operand(tnn_session * s, tnn_tensor step);
+/* Fills args with w, grad, m, v and hp [7]. moments: the type of m and v. Returns false with an error. */
 bool tnn__adamw_operands(tnn_session * s, tnn_tensor w, tnn_tensor grad, tnn_tensor m, tnn_tensor v, tnn_tensor hp,
-                         struct ggml_tensor * args[TNN_ADAMW_OPERANDS]);
-/* Fills args with w, which is a matrix, grad, m and hp [3]. Returns false with an error. */
+                         enum ggml_type moments, struct ggml_tensor * args[TNN_ADAMW_OPERANDS]);
+/* Fills args with w, which is a matrix, grad, m and hp [3]. moments: the type of m. Returns false with an error. */
 bool tnn__muon_operands(tnn_session * s, tnn_tensor w, tnn_tensor grad, tnn_tensor m, tnn_tensor hp,
-                        struct ggml_tensor * args[TNN_MUON_OPERANDS]);
+                        enum ggml_type moments, struct ggml_tensor * args[TNN_MUON_OPERANDS]);
 
 #endif

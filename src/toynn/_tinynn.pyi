@@ -445,6 +445,8 @@ class _Lib:
         v: TensorHandle,
         hp: TensorHandle,
         norm: TensorHandle | Literal[0],
+        step: TensorHandle | Literal[0],
+        seed: int,
         /,
     ) -> TensorHandle: ...
     def tnn_fused_muon(
@@ -455,6 +457,8 @@ class _Lib:
         m: TensorHandle,
         hp: TensorHandle,
         norm: TensorHandle | Literal[0],
+        step: TensorHandle | Literal[0],
+        seed: int,
         /,
     ) -> TensorHandle: ...
     def tnn_set_param(self, s: SessionPointer, t: TensorHandle, /) -> int: ...
@@ -530,6 +534,9 @@ class _Lib:
         hp: FloatPointer,
         factor: float,
         /,
+    ) -> int: ...
+    def tnn_slice_round(
+        self, values: FloatPointer, n: int, seed: int, step: int, first: int, second: int, /
     ) -> int: ...
     def tnn_slice_squares(
         self, g: FloatPointer, n: int, size: int, first: int, end: int, sums: DoublePointer, /

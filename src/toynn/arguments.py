@@ -25,6 +25,7 @@ IntArray = npt.NDArray[np.int32]
 INT31_MAX = 2**31 - 1  # ids, positions and row counts are C ints in ggml
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
+_CHECKED_AT_ONCE = 1 << 16  # numbers
 _BOOLS = (bool, np.bool_)
 _HEX_DIGITS = frozenset("0123456789abcdef")
 # refused types, although float() accepts some of them
@@ -59,10 +60,20 @@ def shown_integer(number: int) -> str:
 
 def not_finite(values: npt.NDArray[Any]) -> str | None:
     """Return the first NaN or infinite number of an array and its position, like "nan at [3, 4]", or None."""
-    if (finite := np.isfinite(values)).all():
+    if _all_finite(values):
         return None
+    finite = np.isfinite(values)
     at = tuple(int(i) for i in np.unravel_index(finite.argmin(), finite.shape))
     return f"{values[at]} at {list(at)}"
+
+
+def _all_finite(values: npt.NDArray[Any]) -> bool:
+    """Return whether an array has only finite numbers. The results for a large array are kept in the cache only."""
+    if values.size <= _CHECKED_AT_ONCE or not values.flags.c_contiguous:
+        return bool(np.isfinite(values).all())
+    flat, finite = values.reshape(-1), np.empty(_CHECKED_AT_ONCE, dtype=np.bool_)
+    parts = (flat[at : at + _CHECKED_AT_ONCE] for at in range(0, flat.size, _CHECKED_AT_ONCE))
+    return all(np.isfinite(part, out=finite[: part.size]).all() for part in parts)
 
 
 # ---- numbers ----

@@ -38,6 +38,19 @@ def test_muon_in_n_processes_writes_the_bytes_of_one(name: str, n: int, with_muo
     assert_same_run(tmp_path / "run", with_muon / "alone")
 
 
+def test_moments_in_bfloat16_have_the_same_bytes_in_three_processes(with_muon: Path, tmp_path: Path) -> None:
+    """Muon rounds the momentum of the matrices of the layers, and AdamW the moments of the embedding."""
+    options: list[str | Path] = [*SMALL, *MUON, *STEPS, "--set", "train.batch=6", "--set", "optimizer.moments=bf16"]
+    assert toynn("train", with_muon / "data", "--out", tmp_path / "alone", *options).returncode == 0
+    done = toynn_in_processes(MPICH, 3, "train", with_muon / "data", "--out", tmp_path / "run", *options)
+    assert done.returncode == 0, done.stderr
+    assert_same_run(tmp_path / "run", tmp_path / "alone")
+    resume: list[str | Path] = [with_muon / "data", "--out", tmp_path / "run", "--resume", "--from", "step-00000002"]
+    done = toynn_in_processes(MPICH, 2, "train", *resume, *QUIET)
+    assert done.returncode == 0, done.stderr
+    assert latest_of(tmp_path / "run") == latest_of(tmp_path / "alone")
+
+
 def test_a_run_with_muon_can_be_resumed_with_another_number_of_processes(with_muon: Path, tmp_path: Path) -> None:
     """Two processes repeat the last three steps of a run, and then one process repeats the last two."""
     run = tmp_path / "run"

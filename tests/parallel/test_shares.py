@@ -162,7 +162,7 @@ def whole(shards: list[ShardedAdamW], like: Arrays) -> Arrays:
     got = {name + end: np.zeros(one.size, np.float32) for name, one in like.items() for end in ("", ".m", ".v")}
     for shard in shards:
         for piece, place in shard.places():
-            for end, values in {"": shard.weights, **shard.moments}.items():
+            for end, values in {"": shard.weights, **{end: shard.moment(end) for end in shard.ends}}.items():
                 got[piece.name + end][piece.begin : piece.end] = values[place]
     return {
         name: values.reshape(like[name.removesuffix(".m").removesuffix(".v")].shape) for name, values in got.items()
@@ -180,7 +180,7 @@ def test_gradients_in_parts_and_sharded_adamw_have_the_bytes_of_one_engine(varia
         norms = [e.train_step(*feed, HP.hp(i), max_norm=MAX_NORM, loss_divisor=counted)[1] for i in (1, 2)]
         want = {name + end: e.download_weight(name + end).tobytes() for name in weights for end in ("", ".m", ".v")}
     bucket = buckets_of({name: values.size for name, values in weights.items()}, 3)[0]
-    shards = [ShardedAdamW(list(pieces), decays) for pieces in bucket.slices]
+    shards = [ShardedAdamW(list(pieces), False, decays) for pieces in bucket.slices]
     for shard in shards:
         for piece, place in shard.places():
             shard.weights[place] = weights[piece.name].reshape(-1)[piece.begin : piece.end]

@@ -52,6 +52,7 @@ class Desk:
         self.hp = nn.tnn_input_1d_f32_persistent(s, 7)
         self.cube = nn.tnn_input_3d_f32_persistent(s, 4, 2, 4)
         self.half = nn.tnn_input_2d_persistent_typed(s, 4, 4, nn.TNN_F16)
+        self.bf16_m, self.bf16_v = (nn.tnn_input_2d_persistent_typed(s, 4, 4, nn.TNN_BF16) for _ in range(2))
         self.ids = nn.tnn_input_1d_i32_persistent(s, 4)
         self.id = nn.tnn_input_1d_i32_persistent(s, 1)
         nn.tnn_session_attach_weight_mmap(s, blocks())
@@ -280,10 +281,18 @@ STEPS: dict[str, Call] = {
         nn.tnn_fused_adamw,
         [d.m, d.grad(), d.m3, d.fourth, d.hp, nn.tnn_fused_grad_norm(d.s, [d.grad()], d.two)],
     ),
+    "fused_adamw, bf16": lambda d: (
+        all_positional(nn.tnn_fused_adamw),
+        [d.m, d.grad(), d.bf16_m, d.bf16_v, d.hp, None, d.id, 5],
+    ),
     "fused_muon": lambda d: (nn.tnn_fused_muon, [d.m, d.grad(), d.m3, nn.tnn_view_1d(d.s, d.hp, 3, 0), None]),
     "fused_muon, clipped": lambda d: (
         nn.tnn_fused_muon,
         [d.m, d.grad(), d.m3, nn.tnn_view_1d(d.s, d.hp, 3, 0), nn.tnn_fused_grad_norm(d.s, [d.grad()], d.two)],
+    ),
+    "fused_muon, bf16": lambda d: (
+        all_positional(nn.tnn_fused_muon),
+        [d.m, d.grad(), d.bf16_m, nn.tnn_view_1d(d.s, d.hp, 3, 0), None, d.id, 5],
     ),
     "tensor_grad": lambda d: (nn.tnn_tensor_grad, [d.m]),
     "extend_backward_graph": lambda d: (nn.tnn_extend_backward_graph, [nn.tnn_scale(d.s, d.grad(), 1.0)]),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from toynn import TinyNNError, TinyNNTypeError, TinyNNValueError, arguments
+from toynn.arguments import not_finite
 from toynn.tinynn.arrays import float_array, int_array
 
 
@@ -123,3 +124,13 @@ def test_an_array_is_copied_only_if_necessary() -> None:
         assert turned.flags.c_contiguous
         assert turned.tolist() == ready.T.tolist()
         assert check("a", [], 6).shape == (0,)
+
+
+@pytest.mark.parametrize("at", [0, 65_535, 65_536, 200_000])
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_the_first_number_of_a_large_array_that_is_not_finite_is_found(at: int, wrong: float) -> None:
+    values = np.ones((200_001, 1), dtype=np.float32)
+    assert not_finite(values) is None
+    values[at:] = wrong
+    assert not_finite(values) == f"{np.float32(wrong)} at [{at}, 0]"
+    assert not_finite(values[::2]) == f"{np.float32(wrong)} at [{(at + 1) // 2}, 0]"

@@ -179,7 +179,7 @@ class Training:
         self.norm = lib.tnn_fused_grad_norm(session, grads, 1, self.clip)
         self.forgotten_norm = lib.tnn_fused_grad_norm(session, grads, 1, self.clip)
         lib.tnn_set_output(session, self.forgotten_norm)
-        step = lib.tnn_fused_adamw(session, self.w, grads[0], self.m, self.v, self.hp, self.norm)
+        step = lib.tnn_fused_adamw(session, self.w, grads[0], self.m, self.v, self.hp, self.norm, 0, 0)
         lib.tnn_extend_backward_graph(session, step)
         for output in (self.loss, self.norm, self.m, rows, product) if outputs else ():
             lib.tnn_set_output(session, output)
@@ -297,6 +297,15 @@ def test_wrong_arguments_of_slices_are_refused() -> None:
         (8, 2**40, 8, 16),
     ]:
         assert lib.tnn_slice_squares(g, n, size, first, end, sums) == lib.TNN_E_VALUE
+    assert lib.tnn_slice_round(g, 8, 1, 1, 2**31 - 9, 1) == lib.TNN_OK
+    for values, n, first, second in [
+        (ffi.NULL, 8, 0, 0),
+        (g, -1, 0, 0),
+        (g, 8, -1, 0),
+        (g, 8, 2**31 - 8, 0),
+        (g, 8, 0, 2),
+    ]:
+        assert lib.tnn_slice_round(values, n, 1, 1, first, second) == lib.TNN_E_VALUE
     assert lib.tnn_slice_squares(ffi.NULL, 8, 64, 8, 16, sums) == lib.TNN_E_VALUE
     assert lib.tnn_slice_squares(g, 8, 64, 8, 16, ffi.NULL) == lib.TNN_E_VALUE
 

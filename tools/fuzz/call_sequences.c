@@ -101,7 +101,7 @@ static void optimize(struct decoder * d, int place, tnn_tensor hp, bool fused, b
     }
     if (grad != 0 && n == 2) {
         begin(d, fused ? "tnn_fused_adamw" : "tnn_opt_step_adamw");
-        const tnn_tensor step = fused ? tnn_fused_adamw(s, w, grad, moments[0], moments[1], hp, 0)
+        const tnn_tensor step = fused ? tnn_fused_adamw(s, w, grad, moments[0], moments[1], hp, 0, 0, 0)
                                       : tnn_opt_step_adamw(s, w, grad, moments[0], moments[1], hp);
         end_tensor(d, step);
         TRY(status, tnn_extend_backward_graph, d->here->s, step);

@@ -319,10 +319,10 @@ def fused_training_in_one_call() -> Program:
     hp, clip = p.call("tnn_input_1d_f32", 7), p.call("tnn_input_1d_f32", 2)
     norm = p.listed("tnn_fused_grad_norm", grads[:7], p.tensor(clip))
     p.call("tnn_set_output", norm)
-    p.call("tnn_extend_backward_graph", p.call("tnn_fused_adamw", w, grads[0], m, v, hp, norm))
+    p.call("tnn_extend_backward_graph", p.call("tnn_fused_adamw", w, grads[0], m, v, hp, norm, None, 0))
     q, momentum = Handle(places[2], True), Handle(places[2] + 1, True)
     hp_of_muon = p.call("tnn_view_1d", hp, 3, 0)
-    p.call("tnn_extend_backward_graph", p.call("tnn_fused_muon", q, grads[2], momentum, hp_of_muon, norm))
+    p.call("tnn_extend_backward_graph", p.call("tnn_fused_muon", q, grads[2], momentum, hp_of_muon, norm, None, 0))
     p.call("tnn_realize_backward")
     p.call("tnn_reserve_batches", 3)
     p.upload(positions, COUNTING, integers=True)
@@ -476,6 +476,7 @@ def without_a_session() -> Program:
         p.raw("tnn_random_seed", bytes([0]), integer(kind), integer(7))
         p.raw("tnn_random_gaussian", integer(kind), bytes([0, 9, 0]), bytes(range(8)), bytes([1]))
     p.raw("tnn_slice_adamw", bytes([0, 9, *[RANDOM] * 5, 1]))
+    p.raw("tnn_slice_round", bytes([0, 9, 0, 3, 0, 1, RANDOM]))
     p.raw("tnn_slice_squares", bytes([0, 200, 0, 3, 0, 60, RANDOM]))
     return p
 

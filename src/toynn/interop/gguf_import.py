@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from toynn import tinynn as nn
 from toynn.arguments import integer
 from toynn.errors import FileFormatError
 from toynn.interop.families import FAMILIES
@@ -37,6 +38,7 @@ from toynn.model.trained_model import TrainedModel
 from toynn.model.weights import (
     EMBEDDING,
     FEWEST_PER_LAYER,
+    Weight,
     foreign_weights_of,
     variants_in,
     weights_of,
@@ -87,13 +89,20 @@ def import_gguf(path: Path) -> TrainedModel:
         TinyNNMemoryError: there is not enough memory for the weights.
         OSError: the file cannot be read.
     """
+    from concurrent.futures import ThreadPoolExecutor  # a slow import, which mapping a file does not need
+
     with GgufModel(path) as model, naming(model.path):
         described, halves = read_description(model)
-        weights: dict[str, npt.NDArray[np.float32]] = {}
-        for weight in weights_of(described.shape):
+
+        def read(weight: Weight) -> npt.NDArray[np.float32]:
             stored = read_rows(model, stored_names(weight, model.tensors))
             interleaved = weight.rotated_heads > 0 and not halves
-            weights[weight.name] = to_halves(stored, weight.rotated_heads) if interleaved else stored
+            return to_halves(stored, weight.rotated_heads) if interleaved else stored
+
+        listed = weights_of(described.shape)
+        with ThreadPoolExecutor(nn.tnn_available_cores()) as threads:  # the calls of ggml run side by side
+            values = list(threads.map(read, listed))
+        weights = {weight.name: one for weight, one in zip(listed, values, strict=True)}
         return TrainedModel(
             described.shape,
             weights,

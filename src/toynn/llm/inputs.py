@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from toynn.arguments import FloatArray, IntArray, float32
+from toynn.arguments import INT31_MAX, FloatArray, IntArray, float32, integer
 from toynn.errors import TinyNNValueError
 from toynn.llm.labels import IGNORE_ID, IGNORED
 from toynn.tinynn.arrays import float_array, int_array
@@ -123,6 +123,20 @@ def checked_muon_hp(muon_hp: npt.ArrayLike | None, needed: bool) -> FloatArray |
         what = "muon_hp is missing: it must be given" if needed else "muon_hp must be left out: it can be used only"
         raise TinyNNValueError(f"{what} for a model that was realized with optimizer='muon'")
     return None if muon_hp is None else _checked_row("muon_hp", muon_hp, _MUON_HP)
+
+
+def checked_step(step: int | None, needed: bool) -> int | None:
+    """Return the number of a step, or None if the moments of the model are f32.
+
+    needed: whether moments of the model are bfloat16. Raises TinyNNValueError or TinyNNTypeError.
+    """
+    if step is None and needed:
+        raise TinyNNValueError("step is missing: it must be given for a model that was realized with moments='bf16'")
+    if step is not None and not needed:
+        raise TinyNNValueError(
+            f"step must be left out, got {step!r}: it is used only for a model that was realized with moments='bf16'"
+        )
+    return None if step is None else integer("step", step, 0, INT31_MAX)
 
 
 def _checked_row(name: str, row: npt.ArrayLike, columns: tuple[str, ...]) -> FloatArray:

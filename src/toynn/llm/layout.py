@@ -12,7 +12,7 @@ from toynn.arguments import FloatArray, IntArray
 from toynn.errors import SessionError, TinyNNValueError
 from toynn.llm.base import StoredWeights
 from toynn.llm.graphs import ForwardGraph, LossGraph, TrainingGraph
-from toynn.llm.optimizer import OptimizerOptions, append_optimizer, gradients_only, hp_input
+from toynn.llm.optimizer import OptimizerOptions, Rounding, append_optimizer, gradients_only, hp_input
 from toynn.llm.options import RecipeOptions
 from toynn.llm.parameters import Parameters
 from toynn.llm.preference import Preference, PreferenceInputs
@@ -99,8 +99,9 @@ class Layout(ABC):
         tnn_session_set_graph_capacity(session, min(capacity, MAX_GRAPH_NODES))
         declared = None if stored is None else stored.declare
         self.parameters = Parameters(
-            session, shape, weights, tuning, options.weight_dtype, declared, options.optimizer, options.precision
-        )
+            session, shape, weights, tuning, options.weight_dtype, declared, options.optimizer, options.precision,
+            options.moments,
+        )  # fmt: skip
         self.token_ids = self._longest_ids = tnn_input_1d_i32_persistent(session, self.n)
         tnn_tensor_set_name(self.token_ids, TOKEN_IDS)
         self.mask = self.declare_mask()
@@ -190,10 +191,23 @@ class Layout(ABC):
         """Raise TinyNNValueError, naming the option, if the layout does not support an option."""
 
     @abstractmethod
-    def adamw_step(self, w: Tensor, grad: Tensor, m: Tensor, v: Tensor, hp: Tensor, norm: Tensor | None) -> Tensor:
-        """Build one AdamW step on a weight. norm: the result of `tnn_fused_grad_norm`, or None without clipping."""
+    def adamw_step(
+        self, w: Tensor, grad: Tensor, m: Tensor, v: Tensor, hp: Tensor, norm: Tensor | None, rounding: Rounding | None
+    ) -> Tensor:
+        """Build one AdamW step on a weight.
 
-    def muon_step(self, w: Tensor, grad: Tensor, m: Tensor, hp: Tensor, norm: Tensor | None) -> Tensor:  # noqa: ARG002
+        norm: the result of `tnn_fused_grad_norm`, or None without clipping. rounding: None for moments in f32.
+        """
+
+    def muon_step(
+        self,
+        w: Tensor,  # noqa: ARG002
+        grad: Tensor,  # noqa: ARG002
+        m: Tensor,  # noqa: ARG002
+        hp: Tensor,  # noqa: ARG002
+        norm: Tensor | None,  # noqa: ARG002
+        rounding: Rounding | None,  # noqa: ARG002
+    ) -> Tensor:
         """Build one Muon step on a matrix. Only the fused layout supports this step."""
         raise SessionError(f"the {self.name} layout cannot train with Muon; use the fused layout")
 

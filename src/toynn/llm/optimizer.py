@@ -7,13 +7,14 @@ to norms and biases too; `toynn.train` uses False.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 
-from toynn.arguments import FloatArray
+from toynn.arguments import INT31_MAX, FloatArray
 from toynn.errors import SessionError
 from toynn.llm.parameters import Parameter
 from toynn.tinynn import (
@@ -22,17 +23,34 @@ from toynn.tinynn import (
     tnn_extend_backward_graph,
     tnn_fused_grad_norm,
     tnn_input_1d_f32,
+    tnn_input_1d_i32,
     tnn_set_output,
     tnn_tensor_grad,
     tnn_tensor_set_name,
     tnn_view_1d,
+    upload_int_array,
+    upload_row_major,
 )
 
-# Builds the step of one weight from its tensor, gradient, moments m and v, hp, and the norm if gradients are clipped.
-AdamWStep: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
-# Builds Muon's step of one matrix from its tensor, gradient, momentum, hp, and the norm if gradients are clipped.
-MuonStep: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None], Tensor]
+@dataclass(frozen=True)
+class Rounding:
+    """How an optimizer step rounds the moments of a weight to bfloat16.
+
+    t_step: the number of the step, an input i32 (1,). seed: the seed of the random bits of this weight.
+    """
+
+    t_step: Tensor
+    seed: int
+
+
+# Builds the step of one weight from its tensor, gradient, moments m and v, hp, the norm if gradients are clipped, and
+# the rounding of bfloat16 moments.
+AdamWStep: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Rounding | None], Tensor]
+
+# Builds Muon's step of one matrix from its tensor, gradient, momentum, hp, the norm if gradients are clipped, and the
+# rounding of a bfloat16 momentum.
+MuonStep: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, Rounding | None], Tensor]
 
 HP = 7  # the length of a row of `AdamW.hp`: lr, beta1, beta2, eps, weight_decay, s5, s6
 MUON_HP = 3  # the length of a row of `Muon.hp`: lr, momentum, weight_decay
@@ -48,6 +66,7 @@ class OptimizerOptions:
     decay_vectors: apply weight decay to norms and biases too.
     muon: the matrices of the layers are updated by Muon.
     updates: False leaves out all optimizer steps, so the graph computes only gradients.
+    bf16_moments: the moments of matrices are bfloat16.
     """
 
     keep_gradients: bool = False
@@ -55,6 +74,7 @@ class OptimizerOptions:
     decay_vectors: bool = True
     muon: bool = False
     updates: bool = True
+    bf16_moments: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,13 +82,14 @@ class Optimizer:
     """The tensors of the optimizer.
 
     t_hp: f32 (7,), or (14,) without decay_vectors, and 3 more with muon. t_clip, t_norm: f32 (2,), or None without
-        clip.
+        clip. t_step: the number of the step, i32 (1,), or None without bf16_moments.
     """
 
     options: OptimizerOptions
     t_hp: Tensor
     t_clip: Tensor | None
     t_norm: Tensor | None
+    t_step: Tensor | None = None
 
     def values_of_hp(self, row: FloatArray, muon_row: FloatArray | None = None) -> FloatArray:
         """Return the values of t_hp for a row (1, 7) of `AdamW.hp`, and a row (1, 3) of `Muon.hp` with muon.
@@ -88,6 +109,13 @@ class Optimizer:
         if muon_row is not None:
             rows.append(muon_row)
         return np.concatenate(rows, axis=1)
+
+    def upload(self, s: Session, clip: FloatArray, step: int | None) -> None:
+        """Upload the values of t_clip, float32 (1, 2), and of t_step, if the graph has these inputs."""
+        if self.t_clip is not None:
+            upload_row_major(s, self.t_clip, clip)
+        if self.t_step is not None and step is not None:
+            upload_int_array(s, self.t_step, [step])
 
 
 def hp_input(s: Session, options: OptimizerOptions) -> Tensor:
@@ -141,13 +169,34 @@ def append_optimizer(
         t_hp_no_decay = tnn_view_1d(s, t_hp, HP, HP * 4)
     if options.muon:
         t_muon_hp = tnn_view_1d(s, t_hp, MUON_HP, _muon_at(options) * 4)
+    t_step = _step_input(s) if options.bf16_moments else None
     for one, grad in zip(trained, grads, strict=True):
         if one.m is None:
             raise SessionError(f"the weight {one.weight.name} is frozen, so it must not get an optimizer step")
+        rounding = _rounding(one, t_step)
         if one.v is None:
-            step = muon_step(one.tensor, grad, one.m, t_muon_hp, t_norm)
+            step = muon_step(one.tensor, grad, one.m, t_muon_hp, t_norm, rounding)
         else:
             t_hp_of_one = t_hp_decay if one.weight.decays else t_hp_no_decay
-            step = adamw_step(one.tensor, grad, one.m, one.v, t_hp_of_one, t_norm)
+            step = adamw_step(one.tensor, grad, one.m, one.v, t_hp_of_one, t_norm, rounding)
         tnn_extend_backward_graph(s, step)
-    return Optimizer(options, t_hp, t_clip, t_norm)
+    return Optimizer(options, t_hp, t_clip, t_norm, t_step)
+
+
+def _step_input(s: Session) -> Tensor:
+    """Declare the number of the step as an input of the graph."""
+    t_step = tnn_input_1d_i32(s, 1)
+    tnn_tensor_set_name(t_step, "step")
+    return t_step
+
+
+def _rounding(one: Parameter, t_step: Tensor | None) -> Rounding | None:
+    """Return the rounding of the moments of a weight, or None if they are f32."""
+    if t_step is None or not one.bf16_moments:
+        return None
+    return Rounding(t_step, rounding_seed(one.weight.name))
+
+
+def rounding_seed(name: str) -> int:
+    """Return the seed of the random bits for the moments of the weight with this name."""
+    return zlib.crc32(name.encode()) & INT31_MAX

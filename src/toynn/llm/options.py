@@ -13,6 +13,7 @@ WEIGHT_DTYPES = {0: "F32", 1: "F16", 30: "BF16"}  # the keys are ggml's ids of t
 INIT_STREAMS = ("lcg31", "xorshift64")
 LAYOUTS = ("per_head", "fused")
 PRECISIONS = ("f32", "bf16")
+MOMENT_TYPES = ("f32", "bf16")
 
 
 @dataclass(slots=True)
@@ -42,6 +43,8 @@ class RecipeOptions(Initialised):
         with the matrices of an adapter stay f32 too. Fused layout only.
     z_loss: coefficient of the z-loss, the mean of log(sum(exp(logits)))^2 over the targets that count. Its gradient is
         added to the gradient of the loss. The reported loss does not contain it. Fused layout only.
+    moments: "f32", or "bf16" to store the moments of matrices in bfloat16, with stochastic rounding. The moments of
+        norms and biases stay f32. `LlamaSeqEngine.train_step` then needs the number of the step. Fused layout only.
     """
 
     t_seq: int = 0
@@ -57,6 +60,7 @@ class RecipeOptions(Initialised):
     optimizer: str = "adamw"
     precision: str = "f32"
     z_loss: float = 0.0
+    moments: str = "f32"
 
     def __post_init__(self) -> None:
         self._check_each()
@@ -72,6 +76,8 @@ class RecipeOptions(Initialised):
             raise TinyNNValueError(f"optimizer={self.optimizer!r} needs layout='fused', got layout={self.layout!r}")
         if self.precision == "bf16" and self.layout != "fused":
             raise TinyNNValueError(f"precision='bf16' needs layout='fused', got layout={self.layout!r}")
+        if self.moments == "bf16" and self.layout != "fused":
+            raise TinyNNValueError(f"moments='bf16' needs layout='fused', got layout={self.layout!r}")
         if self.z_loss != 0 and self.layout != "fused":
             raise TinyNNValueError(f"z_loss={self.z_loss:g} needs layout='fused', got layout={self.layout!r}")
 
@@ -91,5 +97,6 @@ class RecipeOptions(Initialised):
         self.optimizer = one_of("optimizer", self.optimizer, (*OPTIMIZERS, NO_OPTIMIZER))
         self.precision = one_of("precision", self.precision, PRECISIONS)
         self.z_loss = not_negative("z_loss", self.z_loss)
+        self.moments = one_of("moments", self.moments, MOMENT_TYPES)
         if self.n_threads is not None:
             self.n_threads = integer("n_threads", self.n_threads, 1)

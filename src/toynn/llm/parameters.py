@@ -17,12 +17,14 @@ from toynn.model.init_streams import GaussianStream
 from toynn.model.shape import ModelShape
 from toynn.model.weights import ADAPTER_A, Weight, weights_by_head_of
 from toynn.tinynn import (
+    TNN_BF16,
     TNN_F32,
     Session,
     Tensor,
     download_row_major,
     tnn_input_1d_f32_persistent,
     tnn_input_2d_f32_persistent,
+    tnn_input_2d_persistent_typed,
     tnn_set_param,
     tnn_tensor_set_bf16_products,
     tnn_tensor_set_name,
@@ -92,6 +94,7 @@ class Parameter:
 
     m, v: AdamW's moments in the weight's shape. A weight that Muon updates has only m. Frozen weights, and all weights
         of a model without an optimizer, have no moments.
+    bf16_moments: the moments are bfloat16.
     """
 
     weight: Weight
@@ -99,6 +102,7 @@ class Parameter:
     m: Tensor | None
     v: Tensor | None
     trainable: bool
+    bf16_moments: bool = False
 
 
 class Parameters:
@@ -110,7 +114,7 @@ class Parameters:
     optimizer: "adamw", "muon" or "none", as in `RecipeOptions`. It decides which moments a trained weight has.
     weight_dtype: TNN_F16 or TNN_BF16 rounds the matrices of the layers to this dtype where the graph uses them. The
         weights themselves stay F32.
-    precision: "f32" or "bf16", as in `RecipeOptions`.
+    precision, moments: "f32" or "bf16", as in `RecipeOptions`.
 
     by_name: all weights in the order of declaration.
     tree: the same weights by layer and key.
@@ -126,8 +130,10 @@ class Parameters:
         declared: Callable[[Session, Weight], Tensor | None] | None = None,
         optimizer: str = "adamw",
         precision: str = "f32",
+        moments: str = "f32",
     ) -> None:
         self._s = session
+        self._moments = moments
         self._precision = precision
         self._optimizer = optimizer
         self._declared = declared
@@ -147,14 +153,15 @@ class Parameters:
         if self._precision == "bf16" and len(weight.size) == 2 and not weight.adapter:
             tnn_tensor_set_bf16_products(tensor)
         m = v = None
+        bf16_moments = self._moments == "bf16" and len(weight.size) == 2
         if trained:
             tnn_set_param(tensor)
             moments = [
-                self._named(weight.name + one, weight.size, self._f32(weight.size))
+                self._named(weight.name + one, weight.size, self._moment(weight.size, bf16_moments))
                 for one in weight.moments(self._optimizer)
             ]
             m, v = (*moments, None, None)[:2]
-        self.by_name[weight.name] = Parameter(weight, tensor, m, v, trained)
+        self.by_name[weight.name] = Parameter(weight, tensor, m, v, trained, bf16_moments and m is not None)
         if weight.layer is None:
             self.tree.add(weight, tensor)
         else:
@@ -169,6 +176,9 @@ class Parameters:
         if tensor is not None:
             self._filled.add(weight.name)
         return tensor
+
+    def _moment(self, size: tuple[int, ...], bf16: bool) -> Tensor:
+        return tnn_input_2d_persistent_typed(self._s, size[0], size[1], TNN_BF16) if bf16 else self._f32(size)
 
     def _f32(self, size: tuple[int, ...]) -> Tensor:
         if len(size) == 1:

@@ -1,7 +1,8 @@
 """Write a new file at the speed of the disk, and compute its SHA-256 meanwhile.
 
 A large file is written past the page cache of the system (O_DIRECT), because copying a gigabyte into the page cache can
-take several times as long as writing it to the disk. One thread writes, and another one computes the SHA-256.
+take several times as long as writing it to the disk. One thread makes the content, one writes it, and one computes the
+SHA-256.
 """
 
 from __future__ import annotations
@@ -11,11 +12,17 @@ import errno
 import hashlib
 import mmap
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 _LARGE = 32 << 20  # smaller files are written through the page cache
 _CHUNK = 8 << 20  # number of bytes that are written at once
+_BUFFERS = 3  # while one chunk is written, the next one is filled
 _ALIGNMENT = 4096  # O_DIRECT writes whole blocks, at positions and from addresses that are multiples of a block
 
 
@@ -41,21 +48,30 @@ def write_hashed(path: Path, parts: Iterable[memoryview], size: int) -> str:
 
 
 def _write_large(path: Path, file: int, parts: Iterable[memoryview], update: Callable[[memoryview], None]) -> None:
-    from concurrent.futures import Future, ThreadPoolExecutor  # a slow import, which reading a model does not need
+    from concurrent.futures import ThreadPoolExecutor  # a slow import, which reading a model does not need
 
-    buffers = [mmap.mmap(-1, _CHUNK) for _ in range(2)]
-    with _direct(path) as opened, ThreadPoolExecutor(1) as hashing:
+    buffers = [mmap.mmap(-1, _CHUNK) for _ in range(_BUFFERS)]
+    with _direct(path) as opened, ThreadPoolExecutor(1) as hashing, ThreadPoolExecutor(1) as writing:
         direct = opened
-        running: list[Future[None]] = []
+        running: deque[tuple[Future[None], Future[None]]] = deque()
+
+        def write(chunk: memoryview, at: int) -> None:
+            nonlocal direct
+            direct = _write(file, direct, chunk, at)
+
         for n, length in enumerate(_filled(buffers, parts)):
-            chunk = memoryview(buffers[n % 2])[:length]
-            running.append(hashing.submit(update, chunk))
-            direct = _write(file, direct, chunk, n * _CHUNK)
-            if n > 0:
-                # the next part is written into the other buffer, so the hash of that buffer must be complete
-                running[n - 1].result()
-        for one in running:
-            one.result()
+            chunk = memoryview(buffers[n % _BUFFERS])[:length]
+            running.append((hashing.submit(update, chunk), writing.submit(write, chunk, n * _CHUNK)))
+            while len(running) >= _BUFFERS:  # the buffer of the oldest chunk is filled next
+                _wait(running.popleft())
+        while running:
+            _wait(running.popleft())
+
+
+def _wait(chunk: tuple[Future[None], Future[None]]) -> None:
+    """Wait until a chunk is hashed and written, and raise an error of these tasks."""
+    for task in chunk:
+        task.result()
 
 
 @contextlib.contextmanager
@@ -82,7 +98,7 @@ def _filled(buffers: list[mmap.mmap], parts: Iterable[memoryview]) -> Iterator[i
     for part in parts:
         left = part.cast("B")
         while left:
-            buffer = buffers[n % 2]
+            buffer = buffers[n % len(buffers)]
             count = min(len(left), len(buffer) - at)
             buffer[at : at + count] = left[:count]
             left, at = left[count:], at + count

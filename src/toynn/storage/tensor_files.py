@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,14 @@ HALF_TYPES = {"f16": ("F16", TNN_F16), "bf16": ("BF16", TNN_BF16)}
 class MadeTensors(Tensors):
     """Tensors that are computed when they are read, one at a time. So they are not all in memory at once.
 
-    shapes: the shape of each tensor by name. make: a function that returns a tensor by its name.
+    shapes: the shape of each tensor by name. make: a function that returns a tensor by its name. bf16: the names of the
+    tensors whose numbers are all bfloat16 numbers, and which `write_tensors` stores in this type.
     """
 
-    def __init__(self, shapes: Shapes, make: Callable[[str], npt.NDArray[np.float32]]) -> None:
-        self.shapes, self._make = dict(shapes), make
+    def __init__(
+        self, shapes: Shapes, make: Callable[[str], npt.NDArray[np.float32]], bf16: Collection[str] = ()
+    ) -> None:
+        self.shapes, self._make, self.bf16 = dict(shapes), make, frozenset(bf16)
 
     def __getitem__(self, name: str) -> npt.NDArray[np.float32]:
         if name not in self.shapes:
@@ -48,7 +51,8 @@ def chained(first: Tensors, second: Tensors) -> MadeTensors:
     accessed.
     """
     shapes = {**shapes_of(first), **shapes_of(second)}
-    return MadeTensors(shapes, lambda name: second[name] if name in second else first[name])
+    bf16 = bf16_of(second) | (bf16_of(first) - set(second))
+    return MadeTensors(shapes, lambda name: second[name] if name in second else first[name], bf16)
 
 
 def shapes_of(tensors: Tensors) -> dict[str, tuple[int, ...]]:
@@ -58,19 +62,28 @@ def shapes_of(tensors: Tensors) -> dict[str, tuple[int, ...]]:
     return {name: values.shape for name, values in tensors.items()}
 
 
+def bf16_of(tensors: Tensors) -> frozenset[str]:
+    """Return the names of the tensors that `write_tensors` stores in bfloat16."""
+    return tensors.bf16 if isinstance(tensors, MadeTensors) else frozenset()
+
+
 def write_tensors(path: Path, tensors: Tensors, metadata: dict[str, str] | None = None) -> str:
     """Write tensors to a new file, wait until it is on the disk, and return its SHA-256.
 
-    The file has the bytes that the safetensors library writes, which would copy all tensors once more in memory.
+    The file has the bytes that the safetensors library writes, which would copy all tensors once more in memory. Like
+    the library, this function writes the tensors of F32 before those of BF16.
 
     Raises OSError if the file cannot be written. The file may then be incomplete.
     """
-    header, size = _header("F32", 4, dict(sorted(shapes_of(tensors).items())), metadata)
+    bf16, shapes = bf16_of(tensors), shapes_of(tensors)
+    names = sorted(shapes, key=lambda name: (name in bf16, name))
+    header, size = _header({name: "BF16" if name in bf16 else "F32" for name in names}, shapes, metadata)
 
     def parts() -> Iterator[memoryview]:
         yield memoryview(header)
-        for name in sorted(tensors):
-            yield np.ascontiguousarray(tensors[name], dtype="<f4").data
+        for name in names:
+            values = np.ascontiguousarray(tensors[name], dtype="<f4")
+            yield _halved(name, values, "bf16", TNN_BF16).data if name in bf16 else values.data
 
     return write_hashed(path, parts(), size)
 
@@ -82,7 +95,8 @@ def write_half_tensors(path: Path, tensors: Tensors, metadata: dict[str, str], d
     After an error the file may be incomplete.
     """
     name_of_type, number = HALF_TYPES[dtype]
-    header, size = _header(name_of_type, 2, shapes_of(tensors), metadata)
+    shapes = shapes_of(tensors)
+    header, size = _header(dict.fromkeys(shapes, name_of_type), shapes, metadata)
 
     def parts() -> Iterator[memoryview]:
         yield memoryview(header)
@@ -92,12 +106,16 @@ def write_half_tensors(path: Path, tensors: Tensors, metadata: dict[str, str], d
     write_hashed(path, parts(), size)
 
 
-def _header(dtype: str, nbytes: int, shapes: Shapes, metadata: dict[str, str] | None) -> tuple[bytes, int]:
-    """Return the start of a safetensors file, and the size of the file. nbytes: the bytes of a number."""
+def _header(types: Mapping[str, str], shapes: Shapes, metadata: dict[str, str] | None) -> tuple[bytes, int]:
+    """Return the start of a safetensors file, and the size of the file.
+
+    types: the type of each tensor, in the order of the tensors.
+    """
     header: dict[str, Any] = {} if metadata is None else {"__metadata__": metadata}
     end = 0
-    for name, shape in shapes.items():
-        start, end = end, end + nbytes * prod(shape)
+    for name, dtype in types.items():
+        shape = shapes[name]
+        start, end = end, end + (4 if dtype == "F32" else 2) * prod(shape)
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)

@@ -216,7 +216,7 @@ from toynn.tinynn.session_calls import (
     tnn_session_new_on,
     tnn_session_set_n_threads,
 )
-from toynn.tinynn.slices import tnn_slice_adamw, tnn_slice_squares
+from toynn.tinynn.slices import tnn_slice_adamw, tnn_slice_round, tnn_slice_squares
 from toynn.tinynn.streams import (
     TNN_RANDOM_LCG31,
     TNN_RANDOM_XORSHIFT64,
@@ -402,6 +402,7 @@ __all__ = [
     "tnn_silu",
     "tnn_silu_back",
     "tnn_slice_adamw",
+    "tnn_slice_round",
     "tnn_slice_squares",
     "tnn_soft_max_ext",
     "tnn_softmax",

@@ -1,16 +1,16 @@
-"""AdamW and the sums of squares of a part of a weight, in arrays of the caller. These calls need no session."""
+"""AdamW, rounding and sums of squares for a part of a weight, in arrays of the caller. These calls need no session."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-from toynn.arguments import INT31_MAX, FloatArray, float64, int32, int64, kind_of
+from toynn.arguments import INT31_MAX, FloatArray, boolean, float64, int32, int64, kind_of
 from toynn.errors import InternalError, TinyNNTypeError, TinyNNValueError
 from toynn.tinynn.arrays import float_array, is_ready
 from toynn.tinynn.native import ffi, lib
 
-__all__ = ["tnn_slice_adamw", "tnn_slice_squares"]
+__all__ = ["tnn_slice_adamw", "tnn_slice_round", "tnn_slice_squares"]
 
 PARTS = 64
 
@@ -43,6 +43,26 @@ def tnn_slice_adamw(
             )
     w_, m_, v_, g_ = (ffi.from_buffer("float[]", one) for one in slices)
     _check(lib.tnn_slice_adamw(w_, m_, v_, g_, slices[0].size, ffi.from_buffer("float[]", row), scale))
+
+
+def tnn_slice_round(values: FloatArray, seed: int, step: int, first: int, second: bool) -> None:
+    """Round numbers to bfloat16 stochastically, in place, as the optimizer steps round moments in bfloat16.
+
+    Args:
+        values: a slice of a moment that a step has computed, float32 (n,), contiguous and writable.
+        seed: the seed of the random bits.
+        step: the number of the step.
+        first: the place of the first number in the weight.
+        second: True for a second moment; False for a first moment, or the momentum of Muon.
+
+    Raises TinyNNValueError or TinyNNTypeError for a wrong argument.
+    """
+    rounded = _flat("values", values, writable=True)
+    seed, step, at = int32("seed", seed), int32("step", step), int64("first", first)
+    if not 0 <= at <= INT31_MAX - rounded.size:
+        raise TinyNNValueError(f"first must be from 0 to {INT31_MAX - rounded.size}, got {at}")
+    kind = int(boolean("second", second))
+    _check(lib.tnn_slice_round(ffi.from_buffer("float[]", rounded), rounded.size, seed, step, at, kind))
 
 
 def tnn_slice_squares(g: FloatArray, size: int, first: int, end: int) -> npt.NDArray[np.float64]:

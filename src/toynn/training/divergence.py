@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from toynn.arguments import FloatArray
+from toynn.arguments import FloatArray, not_finite
 from toynn.data.windows import Batch
 from toynn.errors import TinyNNError
 from toynn.llm.engine import LlamaSeqEngine
@@ -93,6 +93,7 @@ def first_not_finite(
             batch.targets,
             values.hp,
             muon_hp=values.muon_hp,
+            step=values.step,
             update=False,
             loss_divisor=divisor,
             starts=batch.starts,
@@ -110,4 +111,4 @@ def first_not_finite(
 
 
 def _finite(values: FloatArray) -> bool:
-    return bool(np.isfinite(values).all())
+    return not_finite(values) is None

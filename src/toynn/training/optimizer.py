@@ -4,6 +4,7 @@ setting                        where it takes effect
 optimizer.lr, schedule.*       `toynn.training.schedule` computes the learning rate of a step, which is part of `values`
 optimizer.beta1, beta2, eps    part of `values`, which the AdamW kernel reads in each step
 optimizer.kind                 the argument `optimizer` of `RecipeOptions`: which weights Muon updates
+optimizer.moments              the argument `moments` of `RecipeOptions`: the type in which moments are stored
 optimizer.muon_*               part of `values`, which the kernel of Muon reads in each step
 optimizer.weight_decay         part of `values`. The graph is built with DECAY_VECTORS = False, so that weight decay
                                applies to matrices, but not to the weights of norms and to biases
@@ -25,10 +26,11 @@ DECAY_VECTORS = False
 
 @dataclass(frozen=True)
 class StepValues:
-    """The hyperparameters of a step: the arguments hp and muon_hp of `LlamaSeqEngine.train_step`."""
+    """The hyperparameters of a step: the arguments hp, muon_hp and step of `LlamaSeqEngine.train_step`."""
 
     hp: FloatArray
     muon_hp: FloatArray | None
+    step: int | None = None
 
 
 class Optimizer:
@@ -64,4 +66,8 @@ class Optimizer:
         settings = self._config.optimizer
         self._adamw.lr = self.learning_rate(step)
         self._muon.lr = self._scheduled(settings.muon_lr, step)
-        return StepValues(self._adamw.hp(step), self._muon.hp() if settings.kind == "muon" else None)
+        return StepValues(
+            self._adamw.hp(step),
+            self._muon.hp() if settings.kind == "muon" else None,
+            step if settings.moments == "bf16" else None,
+        )

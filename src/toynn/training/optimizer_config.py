@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from toynn.arguments import INT31_MAX, integer, not_negative, one_of, positive, real, shown
 from toynn.documented_fields import documented
 from toynn.errors import ConfigurationError, ConfigurationTypeError
+from toynn.llm.options import MOMENT_TYPES
 from toynn.model.weights import OPTIMIZERS
 
 SCHEDULES = ("constant", "cosine", "wsd")
@@ -39,6 +40,10 @@ class OptimizerArgs:
     muon_lr: float = documented(0.02, "muon: highest learning rate of the matrices in the layers")
     muon_momentum: float = documented(0.95, "muon: decay rate of the running mean of the gradients")
     muon_weight_decay: float = documented(0.01, "muon: weight decay of the matrices in the layers")
+    moments: str = documented(
+        "f32",
+        "type of the stored moments of matrices: f32, or bf16 with stochastic rounding, which needs half the memory",
+    )
     ema: float = documented(
         0.0, "decay rate of a running mean of the weights, which is evaluated and saved as the model; 0: no mean"
     )
@@ -47,6 +52,7 @@ class OptimizerArgs:
         if self.lr is not None:
             object.__setattr__(self, "lr", not_negative("optimizer.lr", self.lr))
         one_of("optimizer.kind", self.kind, OPTIMIZERS)
+        one_of("optimizer.moments", self.moments, MOMENT_TYPES)
         for name in ("weight_decay", "clip", "muon_lr", "muon_weight_decay"):
             object.__setattr__(self, name, not_negative(f"optimizer.{name}", getattr(self, name)))
         for name in ("beta1", "beta2", "muon_momentum", "ema"):
@@ -147,12 +153,12 @@ class ScheduleArgs:
         return min(100, steps // 10) if self.warmup is None else self.warmup
 
 
-# The keys that a resumed run may change on request (`TrainArgs.changes`). optimizer.kind and optimizer.ema are not
-# among them, because they determine which moments a checkpoint has, and schedule.double_batch, because it determines
-# which windows the run has read.
+# The keys that a resumed run may change on request (`TrainArgs.changes`). optimizer.kind, optimizer.moments and
+# optimizer.ema are not among them, because they determine which moments a checkpoint has, and schedule.double_batch,
+# because it determines which windows the run has read.
 CHANGEABLE = tuple(
     f"{section}.{one.name}"
     for section, kind in (("optimizer", OptimizerArgs), ("schedule", ScheduleArgs))
     for one in fields(kind)
-    if f"{section}.{one.name}" not in ("optimizer.kind", "optimizer.ema", "schedule.double_batch")
+    if f"{section}.{one.name}" not in ("optimizer.kind", "optimizer.moments", "optimizer.ema", "schedule.double_batch")
 )

@@ -22,6 +22,7 @@ from toynn.llm.labels import IGNORED
 from toynn.llm.window_sums import largest_nodes, step_loss, sum_of_nodes
 from toynn.model.weights import MOMENTS
 from toynn.parallel.processes import Processes
+from toynn.storage.tensor_files import MadeTensors, Tensors
 from toynn.tinynn import tnn_session_n_threads, tnn_upload_from_float_array
 from toynn.training.config import TrainConfig
 from toynn.training.divergence import SQUARES, DivergedError, first_not_finite
@@ -56,31 +57,40 @@ class ParallelSteps(StepsOnWindows):
         self._processes, self._share = processes, share
         self._sequences = share.of_sequences(config.windows_of_batch // config.train.batch)
         self._sizes = {one.name: math.prod(one.size) for one in engine.trained_weights()}
-        self._shards = self._empty_shards(config.optimizer.kind)
+        self._shards = self._empty_shards(config.optimizer.kind, config.optimizer.moments == "bf16")
         for _, shard in self._shards:
             for piece, place in shard.places():
                 shard.weights[place] = engine.download_weight(piece.name).reshape(-1)[piece.begin : piece.end]
                 for end in shard.ends if moments else ():
-                    shard.moments[end][place] = moments[piece.name + end].reshape(-1)[piece.begin : piece.end]
+                    shard.set_moment(end, place, moments[piece.name + end].reshape(-1)[piece.begin : piece.end])
         own = self._sequences.batch * self._sequences.batches
         # the nodes of the sums for the windows of each process
         self._nodes = [largest_nodes(i * own, own) for i in range(processes.n)]
         self._places: dict[str, tuple[int, ...]] = {}
         self._buffers: tuple[F32, F32] = (np.zeros(0, dtype=np.float32), np.zeros(0, dtype=np.float32))
 
-    def _empty_shards(self, kind: str) -> list[tuple[Bucket, Shard]]:
-        """Return the buckets, and this process's shard of each bucket. kind: the optimizer of the configuration."""
+    def _empty_shards(self, kind: str, bf16: bool) -> list[tuple[Bucket, Shard]]:
+        """Return the buckets, and this process's shard of each bucket.
+
+        kind: the optimizer of the configuration. bf16: the moments of matrices are bfloat16.
+        """
         engine, rank, n = self._engine, self._processes.rank, self._processes.n
         weights = engine.trained_weights()
         shapes = {one.name: one.size for one in weights if one.moments(kind) == ShardedMuon.ends}
         decays = {one.name: one.decays for one in weights if one.name not in shapes}
         steps = MuonSteps(tnn_session_n_threads(engine.sess))
         by_muon = buckets_of_matrices(shapes, n)
-        by_adamw = buckets_of({name: self._sizes[name] for name in decays}, n)
-        return [
-            *((bucket, ShardedMuon(list(bucket.slices[rank]), shapes, steps)) for bucket in by_muon),
-            *((bucket, ShardedAdamW(list(bucket.slices[rank]), decays)) for bucket in by_adamw),
+        shards: list[tuple[Bucket, Shard]] = [
+            (bucket, ShardedMuon(list(bucket.slices[rank]), bf16, shapes, steps)) for bucket in by_muon
         ]
+        matrices = {one.name for one in weights if len(one.size) == 2}
+        for in_bf16 in (True, False):  # a shard has moments of one type
+            names = [name for name in decays if (bf16 and name in matrices) == in_bf16]
+            shards += [
+                (bucket, ShardedAdamW(list(bucket.slices[rank]), in_bf16, decays))
+                for bucket in buckets_of({name: self._sizes[name] for name in names}, n)
+            ]
+        return shards
 
     def build_graph(self, length: int | None = None) -> None:
         """Build the training graph, if the engine does not have it, as `TrainingSteps.build_graph` does."""
@@ -134,17 +144,20 @@ class ParallelSteps(StepsOnWindows):
             self._spread(bucket, shard)
         return StepResult(loss, self._optimizer.learning_rate(step), norm, self._figures())
 
-    def moments(self) -> dict[str, FloatArray]:
-        """Return all moments by name in process 0, and an empty dictionary in the other processes."""
+    def moments(self) -> Tensors:
+        """Return all moments by name in process 0, and nothing in the other processes."""
         found: dict[str, FloatArray] = {}
+        bf16: set[str] = set()
         for bucket, shard in self._shards:
             for end in shard.ends:
-                whole = self._processes.collect_slices(shard.moments[end], bucket.counts())
+                whole = self._processes.collect_slices(shard.moment(end), bucket.counts())
                 for name, values in {} if whole is None else self._by_name(bucket, whole).items():
                     found[name + end] = values
+                    bf16 |= {name + end} if shard.bf16 else set()
         sizes = {one.name: one.size for one in self._engine.trained_weights()}
         order = [name + end for name in self._engine.param_names() for end in MOMENTS if name + end in found]
-        return {name: found[name].reshape(sizes[name[:-2]]) for name in order}
+        shapes = {name: sizes[name[:-2]] for name in order}
+        return MadeTensors(shapes, lambda name: found[name].reshape(shapes[name]), bf16)
 
     # ---- the parts of a step ----
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from toynn.arguments import FloatArray
 from toynn.data import DataFolder
 from toynn.llm.adapters.model_on_base import AnyModel, ModelOnBase
 from toynn.llm.adapters.trained_adapter import TrainedAdapter
@@ -122,14 +123,19 @@ class Saver:
     def _checked_weights(self, step: int) -> MadeTensors:
         """Return the weights of the model, or the matrices of the adapter, which the engine copies one at a time.
 
-        Raises DivergedError if a value is NaN or infinite.
+        Reading a weight raises DivergedError if a number in it is NaN or infinite.
         """
         names = self._engine.weights if self._start.base is None else self._engine.param_names()
         made = self._engine.download_weight if self._averages is None else self._averages.weight
-        weights = MadeTensors({name: self._sizes[name] for name in names}, made)
-        if step > 0 and (name := name_not_finite(weights.items())) is not None:
-            raise DivergedError(step, "weights are not finite after it", name, self._config)
-        return weights
+
+        def checked(name: str) -> FloatArray:
+            values = made(name)
+            if step > 0 and (found := name_not_finite([(name, values)])) is not None:
+                first = name_not_finite((one, made(one)) for one in names)
+                raise DivergedError(step, "weights are not finite after it", first or found, self._config)
+            return values
+
+        return MadeTensors({name: self._sizes[name] for name in names}, checked)
 
     def _progress(self, step: int, evaluations: BestEvaluation) -> TrainingProgress:
         return TrainingProgress(

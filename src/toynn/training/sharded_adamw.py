@@ -25,18 +25,21 @@ class ShardedAdamW(Shard):
 
     ends = MOMENTS
 
-    def __init__(self, pieces: list[Piece], decays: Mapping[str, bool]) -> None:
-        super().__init__(pieces)
+    def __init__(self, pieces: list[Piece], bf16: bool, decays: Mapping[str, bool]) -> None:
+        super().__init__(pieces, bf16)
         self._decays = decays
 
     def step(self, values: StepValues, factor: np.float32) -> None:
         row = values.hp.reshape(-1).astype(np.float32)
         without_decay = row.copy()
         without_decay[4] = 0.0
-        m, v = (self.moments[end] for end in self.ends)
         for piece, place in self.places():
             hp = row if self._decays[piece.name] else without_decay
-            tnn_slice_adamw(self.weights[place], m[place], v[place], self.gradient[place], hp, float(factor))
+            m, v = (self.moment(end, place) for end in self.ends)
+            tnn_slice_adamw(self.weights[place], m, v, self.gradient[place], hp, float(factor))
+            if self.bf16:  # otherwise m and v are views of the stored moments
+                for end, moment in zip(self.ends, (m, v), strict=True):
+                    self.keep_moment(end, piece, place, moment, values.step)
 
 
 def squares_of_piece(piece: Piece, size: int, gradient: F32) -> F64:

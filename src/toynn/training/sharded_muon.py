@@ -42,14 +42,17 @@ class ShardedMuon(Shard):
 
     ends = MOMENTS[:1]
 
-    def __init__(self, pieces: list[Piece], shapes: Mapping[str, tuple[int, ...]], steps: MuonSteps) -> None:
-        super().__init__(pieces)
+    def __init__(
+        self, pieces: list[Piece], bf16: bool, shapes: Mapping[str, tuple[int, ...]], steps: MuonSteps
+    ) -> None:
+        super().__init__(pieces, bf16)
         self._step_of = {piece.name: steps.of(shapes[piece.name]) for piece in pieces}
 
     def step(self, values: StepValues, factor: np.float32) -> None:
         if values.muon_hp is None:
             raise TinyNNValueError("values.muon_hp must be an array, because Muon updates the matrices, got None")
-        momentum = self.moments[self.ends[0]]
+        (end,) = self.ends
         for piece, place in self.places():
-            given = (self.weights[place], self.gradient[place] * factor, momentum[place])
-            self.weights[place], momentum[place] = self._step_of[piece.name].take(*given, values.muon_hp)
+            given = (self.weights[place], self.gradient[place] * factor, self.moment(end, place))
+            self.weights[place], momentum = self._step_of[piece.name].take(*given, values.muon_hp)
+            self.keep_moment(end, piece, place, momentum, values.step)

@@ -30,6 +30,7 @@ def declare_model(
         optimizer=start.config.optimizer.kind if updates else NO_OPTIMIZER,
         precision=start.config.train.precision,
         z_loss=start.config.train.z_loss,
+        moments=start.config.optimizer.moments,
     )
     contents = None if start.checkpoint is None else start.checkpoint.contents
     if isinstance(contents, ModelOnBase):

@@ -126,6 +126,7 @@ class TrainingSteps(StepsOnWindows):
                 max_norm=self._optimizer.max_norm,
                 loss_divisor=counted,
                 muon_hp=values.muon_hp,
+                step=values.step,
                 starts=batch.starts,
                 **self._inputs(self._start(step, i)),
             )
@@ -145,7 +146,8 @@ class TrainingSteps(StepsOnWindows):
         """Return all moments by name. The engine copies each moment when it is read."""
         sizes = {weight.name: weight.size for weight in self._engine.trained_weights()}
         names = self._engine.moment_names()
-        return MadeTensors({name: sizes[name[:-2]] for name in names}, self._engine.download_weight)
+        shapes, bf16 = {name: sizes[name[:-2]] for name in names}, self._engine.bf16_moment_names()
+        return MadeTensors(shapes, self._engine.download_weight, bf16)
 
     def build_graph(self, length: int | None = None) -> None:
         """Build the training graph, if the engine does not have it. Raises TinyNNMemoryError.

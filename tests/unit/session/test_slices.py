@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from stochastic_bf16 import random_bits, rounded
 from toynn import AdamW, TinyNNTypeError, TinyNNValueError
 from toynn import tinynn as nn
 
@@ -56,6 +57,16 @@ def test_the_squares_of_each_part_are_added_in_four_lanes(size: int, first: int,
     assert got.tobytes() == want.tobytes()
 
 
+@pytest.mark.parametrize("second", [False, True])
+@pytest.mark.parametrize(("n", "first"), [(0, 0), (1, 5), (8, 0), (1003, 77), (5, 2**31 - 6)])
+def test_rounding_has_the_bits_of_the_oracle(n: int, first: int, second: bool) -> None:
+    values = drawn(n, 5)
+    random = random_bits(7, 12, n, first)
+    want = rounded(values, random >> np.uint32(16) if second else random & np.uint32(0xFFFF))
+    nn.tnn_slice_round(values, 7, 12, first, second)
+    assert values.tobytes() == want.tobytes()
+
+
 def arguments() -> dict[str, Any]:
     return {**{name: np.zeros(8, dtype=np.float32) for name in "wmvg"}, "hp": np.zeros(7), "factor": 1.0}
 
@@ -98,6 +109,8 @@ def test_overlapping_slices_are_refused() -> None:
             "first and end must be from 0 to 64, and first must be at most end, got 9 and 8",
         ),
         (lambda g: nn.tnn_slice_squares(g, 64, 60, 68), "first and end must be from 0 to 64"),
+        (lambda g: nn.tnn_slice_round(g, 1, 1, -1, False), "first must be from 0 to 2147483639, got -1"),
+        (lambda g: nn.tnn_slice_round(g, 1, 1, 2**31 - 8, False), "first must be from 0 to 2147483639, got 2147483640"),
         (lambda g: nn.tnn_slice_squares(g, -1, 0, 8), "size must be from 0 to 2147483647, got -1"),
     ],
 )

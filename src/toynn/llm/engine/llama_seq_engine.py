@@ -17,6 +17,7 @@ from toynn.llm.inputs import (
     checked_muon_hp,
     checked_positions,
     checked_starts,
+    checked_step,
     checked_token_ids,
 )
 from toynn.llm.layout import Layout, NodeTimes
@@ -102,6 +103,7 @@ class LlamaSeqEngine(PartialSteps):
             decay_vectors=boolean("decay_vectors", decay_vectors),
             muon=layout.options.optimizer == "muon",
             updates=self.has_optimizer,
+            bf16_moments=any(one.bf16_moments for one in layout.parameters.by_name.values()),
         )
         first_window = integer("first_window", first_window, 0)
         if not options.updates and options.clip:
@@ -152,6 +154,7 @@ class LlamaSeqEngine(PartialSteps):
         reference: npt.NDArray[np.float64] | None = None,
         node_times: NodeTimes | None = None,
         starts: npt.ArrayLike | None = None,
+        step: int | None = None,
     ) -> tuple[float, float | None]:
         """Take one optimizer step. Return the loss before the step, and the norm of the gradients or None.
 
@@ -190,6 +193,8 @@ class LlamaSeqEngine(PartialSteps):
                 token sees only tokens of its own sample. The loss, and the gradients of a sample's activations, have
                 the bits that they have for the sample at the start of a sequence of its own. Needs a graph built with
                 packed. Default: a sequence is one sample.
+            step: the number of the step, 0 to 2^31 - 1, for a model that was realized with moments="bf16". The random
+                bits of the rounding depend on it, so it must be different in each step.
 
         Raises:
             TinyNNValueError, TinyNNTypeError: an argument is wrong; the message names it.
@@ -210,8 +215,8 @@ class LlamaSeqEngine(PartialSteps):
         if loss_divisor is not None and graph.t_divisor is None and inputs is None:
             raise TinyNNValueError(f"loss_divisor needs the fused layout, got a model in the {layout.name} layout")
         row = graph.optimizer.values_of_hp(checked_hp(hp), checked_muon_hp(muon_hp, graph.optimizer.options.muon))
-        t_clip = graph.optimizer.t_clip
-        clip = checked_clip(max_norm, gradient_scale, t_clip is not None)
+        number = checked_step(step, graph.optimizer.t_step is not None)
+        clip = checked_clip(max_norm, gradient_scale, graph.optimizer.t_clip is not None)
         first = boolean("reset_moments", reset_moments)
         adds, updates = boolean("accumulate", accumulate), boolean("update", update)
         if adds and not graph.gradients_kept:
@@ -230,8 +235,7 @@ class LlamaSeqEngine(PartialSteps):
                 upload_row_major(layout.session, graph.t_divisor, [[divisor]])
             if inputs is not None:
                 inputs.upload(layout.session, divisor)
-            if t_clip is not None:
-                upload_row_major(layout.session, t_clip, clip)
+            graph.optimizer.upload(layout.session, clip, number)
             return layout.step(
                 graph, ids, labels, row, reset_moments=first, accumulate=adds, update=updates, node_times=node_times
             )

@@ -173,6 +173,12 @@ class RealizedModel(Initialised):
         trained = [one.weight for one in self._require_layout().parameters.by_name.values() if one.trainable]
         return [weight.name + end for weight in trained for end in weight.moments(optimizer)]
 
+    def bf16_moment_names(self) -> list[str]:
+        """Return the names of the moments that are stored in bfloat16."""
+        layout = self._require_layout()
+        stored = [one.weight for one in layout.parameters.by_name.values() if one.bf16_moments]
+        return [weight.name + end for weight in stored for end in weight.moments(layout.options.optimizer)]
+
     def download_weight(self, name: str) -> FloatArray:
         """Return a weight, or a moment (name + ".m" or ".v"), as float32 in its shape.
 

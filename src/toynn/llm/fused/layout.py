@@ -14,6 +14,7 @@ from toynn.llm.graphs import TrainingGraph
 from toynn.llm.inputs import checked_targets
 from toynn.llm.labels import IGNORE_ID
 from toynn.llm.layout import Layout, NodeTimes
+from toynn.llm.optimizer import Rounding
 from toynn.llm.preference import KINDS, Preference, PreferenceInputs
 from toynn.model.shape import ModelShape
 from toynn.model.weights import Weight, weights_of
@@ -117,11 +118,17 @@ class FusedLayout(Layout):
         tnn_set_output(t_pairs)
         return t_preference, PreferenceInputs(preference, t_reference, t_settings, t_pairs)
 
-    def adamw_step(self, w: Tensor, grad: Tensor, m: Tensor, v: Tensor, hp: Tensor, norm: Tensor | None) -> Tensor:
-        return tnn_fused_adamw(self.session, w, grad, m, v, hp, norm)
+    def adamw_step(
+        self, w: Tensor, grad: Tensor, m: Tensor, v: Tensor, hp: Tensor, norm: Tensor | None, rounding: Rounding | None
+    ) -> Tensor:
+        step, seed = (None, 0) if rounding is None else (rounding.t_step, rounding.seed)
+        return tnn_fused_adamw(self.session, w, grad, m, v, hp, norm, step, seed=seed)
 
-    def muon_step(self, w: Tensor, grad: Tensor, m: Tensor, hp: Tensor, norm: Tensor | None) -> Tensor:
-        return tnn_fused_muon(self.session, w, grad, m, hp, norm)
+    def muon_step(
+        self, w: Tensor, grad: Tensor, m: Tensor, hp: Tensor, norm: Tensor | None, rounding: Rounding | None
+    ) -> Tensor:
+        step, seed = (None, 0) if rounding is None else (rounding.t_step, rounding.seed)
+        return tnn_fused_muon(self.session, w, grad, m, hp, norm, step, seed=seed)
 
     def checked_labels(self, labels: npt.ArrayLike, needs_token: bool = True) -> IntArray:
         return checked_targets(labels, self.n, self.shape.vocab, needs_token)

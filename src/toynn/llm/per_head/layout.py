@@ -9,7 +9,7 @@ from toynn.errors import TinyNNValueError
 from toynn.llm import labels as one_hot
 from toynn.llm.inputs import block_causal_mask, checked_labels, checked_targets
 from toynn.llm.layout import Layout
-from toynn.llm.optimizer import OptimizerOptions
+from toynn.llm.optimizer import OptimizerOptions, Rounding
 from toynn.llm.per_head.graph import PerHeadGraph
 from toynn.llm.per_head.model import llama
 from toynn.model.shape import ModelShape
@@ -95,7 +95,16 @@ class PerHeadLayout(Layout):
             if is_asked:
                 raise TinyNNValueError(f"{name} needs the fused layout, got a model in the per_head layout")
 
-    def adamw_step(self, w: Tensor, grad: Tensor, m: Tensor, v: Tensor, hp: Tensor, norm: Tensor | None) -> Tensor:  # noqa: ARG002
+    def adamw_step(
+        self,
+        w: Tensor,
+        grad: Tensor,
+        m: Tensor,
+        v: Tensor,
+        hp: Tensor,
+        norm: Tensor | None,  # noqa: ARG002
+        rounding: Rounding | None,  # noqa: ARG002
+    ) -> Tensor:
         return tnn_opt_step_adamw(self.session, w, grad, m, v, hp)
 
     def checked_labels(self, labels: npt.ArrayLike, needs_token: bool = True) -> FloatArray | IntArray:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
+from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
@@ -41,7 +42,9 @@ from toynn.storage.checkpoint.meta import (
 from toynn.storage.checkpoint.stored_tensors import tensors_in_memory, tensors_on_disk
 from toynn.storage.durable_files import sha256_of_file, sync, write_synced
 from toynn.storage.regular_files import open_regular
-from toynn.storage.tensor_files import Tensors, write_tensors
+from toynn.storage.tensor_files import Tensors, shapes_of, write_tensors
+
+_LARGE = 1 << 23  # numbers in the files of a checkpoint that are written side by side
 
 
 @dataclass(frozen=True)
@@ -95,17 +98,18 @@ def write_folder(
     After an error the folder is not a checkpoint, because it has no meta.json.
     """
     adapter = adapter_of(model)
-    hashes = {}
+    contents: dict[str, Tensors] = {}
     if isinstance(model, TrainedModel):
         weights = model.weights
     if weights is not None:
-        hashes[WEIGHTS] = write_tensors(folder / WEIGHTS, weights)
+        contents[WEIGHTS] = weights
     elif adapter is not None:
-        hashes[ADAPTER] = write_tensors(folder / ADAPTER, adapter.tensors)
+        contents[ADAPTER] = adapter.tensors
     else:
         raise TinyNNValueError("model must have weights or an adapter, got the description of a base")
     if training is not None and training.moments:
-        hashes[MOMENTS] = write_tensors(folder / MOMENTS, training.moments)
+        contents[MOMENTS] = training.moments
+    hashes = _written(folder, contents)
     if model.tokenizer is not None:
         write_synced(folder / TOKENIZER, model.tokenizer)
         hashes[TOKENIZER] = sha256(model.tokenizer).hexdigest()
@@ -124,6 +128,21 @@ def write_folder(
     )
     write_synced(folder / META, meta.to_json().encode("utf-8"))
     sync(folder)
+
+
+def _written(folder: Path, contents: dict[str, Tensors]) -> dict[str, str]:
+    """Write files of tensors and return the SHA-256 of each.
+
+    Large files are written side by side, because computing a SHA-256 takes longer than writing to a fast disk.
+    """
+    numbers = sum(prod(shape) for tensors in contents.values() for shape in shapes_of(tensors).values())
+    if len(contents) == 1 or numbers < _LARGE:
+        return {name: write_tensors(folder / name, tensors) for name, tensors in contents.items()}
+    from concurrent.futures import ThreadPoolExecutor  # a slow import, which reading a model does not need
+
+    with ThreadPoolExecutor(len(contents)) as threads:
+        tasks = {name: threads.submit(write_tensors, folder / name, one) for name, one in contents.items()}
+        return {name: task.result() for name, task in tasks.items()}
 
 
 class CheckpointRemovedError(FileFormatError):

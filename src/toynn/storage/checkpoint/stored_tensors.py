@@ -8,9 +8,10 @@ import struct
 import weakref
 from math import prod
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
 from toynn.arguments import FloatArray
@@ -27,7 +28,7 @@ def tensors_in_memory(path: Path, file: BinaryIO) -> dict[str, FloatArray]:
 
     Raises FileFormatError if the file is damaged or if a tensor is not float32.
     """
-    reader = _Reader(path, file)
+    reader = _Reader(path, file, ("F32",))
     memory = np.empty(sum(map(prod, reader.shapes.values())), np.float32)
     tensors, end = {}, 0
     for name, shape in reader.shapes.items():
@@ -40,17 +41,22 @@ def tensors_in_memory(path: Path, file: BinaryIO) -> dict[str, FloatArray]:
 def tensors_on_disk(path: Path, file: BinaryIO) -> MadeTensors:
     """Return the tensors of an open safetensors file. A tensor is read when it is accessed, and is not kept.
 
-    The file can be closed, or removed, before the tensors are read. Raises FileFormatError as `tensors_in_memory` does,
-    also when a tensor is read.
+    The file can be closed, or removed, before the tensors are read. A tensor of bfloat16 is read as float32.
+
+    Raises FileFormatError, also when a tensor is read, if the file is damaged or if a tensor has another type.
     """
-    reader = _Reader(path, file)
-    return MadeTensors(reader.shapes, reader.read)
+    reader = _Reader(path, file, ("F32", "BF16"))
+    return MadeTensors(reader.shapes, reader.read, reader.bf16)
 
 
 class _Reader:
-    """Reads tensors through a file descriptor of its own. shapes: the shape of each tensor by name."""
+    """Reads tensors through a file descriptor of its own.
 
-    def __init__(self, path: Path, file: BinaryIO) -> None:
+    supported: the types that a tensor may have. shapes: the shape of each tensor by name. bf16: the names of the
+    tensors of bfloat16.
+    """
+
+    def __init__(self, path: Path, file: BinaryIO, supported: tuple[str, ...]) -> None:
         self._path = path
         self._file = os.dup(file.fileno())
         weakref.finalize(self, os.close, self._file)
@@ -68,17 +74,19 @@ class _Reader:
         except (SafetensorError, OSError, ValueError, KeyError, TypeError, struct.error) as error:
             raise FileFormatError(f"{path} cannot be read: {error}") from None
         for name, dtype in types.items():
-            if dtype != "F32":
-                raise FileFormatError(f"{path}: {name} must have the type F32, but has {dtype}")
+            if dtype not in supported:
+                raise FileFormatError(f"{path}: {name} must have the type {' or '.join(supported)}, but has {dtype}")
+        self.bf16 = frozenset(name for name, dtype in types.items() if dtype == "BF16")
 
     def read(self, name: str) -> FloatArray:
         """Return a tensor. Raises FileFormatError if the file has become shorter or cannot be read."""
-        values = np.empty(self.shapes[name], np.float32)
+        values = np.empty(self.shapes[name], np.uint16 if name in self.bf16 else np.float32)
         self.read_into(name, values.reshape(-1))
-        return values
+        # the bits of a bfloat16 number are the upper half of those of the float32 number
+        return (values.astype(np.uint32) << 16).view(np.float32) if name in self.bf16 else values
 
-    def read_into(self, name: str, values: FloatArray) -> None:
-        """Read a tensor into a contiguous array (n,) with its number of elements. Raises the errors of `read`."""
+    def read_into(self, name: str, values: npt.NDArray[Any]) -> None:
+        """Read a tensor into a contiguous array (n,) of its type and size. Raises the errors of `read`."""
         target = values.data.cast("B")
         try:
             n = read_into(self._file, self._begins[name], target)

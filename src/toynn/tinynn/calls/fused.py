@@ -320,19 +320,32 @@ def tnn_fused_grad_norm(s: Session, grads: Sequence[Tensor], clip: Tensor) -> Te
 
 
 def tnn_fused_adamw(
-    s: Session, w: Tensor, grad: Tensor, m: Tensor, v: Tensor, hp: Tensor, norm: Tensor | None = None
+    s: Session,
+    w: Tensor,
+    grad: Tensor,
+    m: Tensor,
+    v: Tensor,
+    hp: Tensor,
+    norm: Tensor | None = None,
+    step: Tensor | None = None,
+    *,
+    seed: int = 0,
 ) -> Tensor:
     """Append one AdamW step on the clipped gradient, with the bits of `tnn_opt_step_adamw`.
 
-    If the norm is not finite, w, m and v stay unchanged.
+    If the norm is not finite, w, m and v stay unchanged. With a step, the moments are BF16. The new weights are then
+    computed from the new moments in F32, and the moments are rounded to BF16 stochastically: the random bits depend
+    only on seed, step and the place in w.
 
     Args:
         w: a parameter.
         grad: its gradient.
-        m: first moment.
-        v: second moment.
+        m: first moment, F32, or BF16 with a step.
+        v: second moment, in the dtype of m.
         hp: [7], as for `tnn_opt_step_adamw`.
         norm: a result of `tnn_fused_grad_norm`, by which the gradient is clipped, or None.
+        step: an input i32 [1], or None: the number of the step.
+        seed: the seed of the random bits, which should differ between weights.
     """
     return built(
         s,
@@ -343,10 +356,22 @@ def tnn_fused_adamw(
         handle(s, "v", v),
         handle(s, "hp", hp),
         optional_handle(s, "norm", norm),
+        optional_handle(s, "step", step),
+        int32("seed", seed),
     )
 
 
-def tnn_fused_muon(s: Session, w: Tensor, grad: Tensor, m: Tensor, hp: Tensor, norm: Tensor | None = None) -> Tensor:
+def tnn_fused_muon(
+    s: Session,
+    w: Tensor,
+    grad: Tensor,
+    m: Tensor,
+    hp: Tensor,
+    norm: Tensor | None = None,
+    step: Tensor | None = None,
+    *,
+    seed: int = 0,
+) -> Tensor:
     """Append one Muon step on the clipped gradient of a matrix.
 
     The step computes the momentum (Nesterov), moves its singular values close to 1 by five Newton-Schulz iterations,
@@ -356,9 +381,11 @@ def tnn_fused_muon(s: Session, w: Tensor, grad: Tensor, m: Tensor, hp: Tensor, n
     Args:
         w: a parameter [ne0, ne1].
         grad: its gradient.
-        m: momentum.
+        m: momentum, F32, or BF16 with a step.
         hp: [3]: learning rate, momentum, weight decay.
         norm: a result of `tnn_fused_grad_norm`, or None.
+        step: as for `tnn_fused_adamw`, or None.
+        seed: as for `tnn_fused_adamw`.
     """
     return built(
         s,
@@ -368,4 +395,6 @@ def tnn_fused_muon(s: Session, w: Tensor, grad: Tensor, m: Tensor, hp: Tensor, n
         handle(s, "m", m),
         handle(s, "hp", hp),
         optional_handle(s, "norm", norm),
+        optional_handle(s, "step", step),
+        int32("seed", seed),
     )
