@@ -42,7 +42,9 @@ def arguments() -> argparse.Namespace:
         "--threads", nargs="+", type=int, choices=range(1, machine.cores() + 1), default=[1, 2], metavar="N",
         help="Thread counts (default: 1 2). The largest shape is measured only with the largest count.",
     )  # fmt: skip
-    parser.add_argument("--quick", action="store_true", help="Take one turn of one step, to check the benchmark.")
+    parser.add_argument(
+        "--quick", action="store_true", help="Measure only one step, to check that the benchmark works."
+    )
     parser.add_argument("--out", type=Path, help="Output folder (default: docs/ and benchmarks/results/).")
     return parser.parse_args()
 

@@ -64,7 +64,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.prepare", description="Compare the preparation of data by toynn and other programs."
     )
-    parser.add_argument("--quick", action="store_true", help="Take one turn on little data, to check the benchmark.")
+    parser.add_argument(
+        "--quick", action="store_true", help="Run each program once on little data, to check that the benchmark works."
+    )
     parser.add_argument(
         "--samples", type=int, default=_SAMPLES, help=f"Number of samples in each file (default: {_SAMPLES})."
     )

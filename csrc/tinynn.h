@@ -552,9 +552,9 @@ TNN_API tnn_tensor tnn_fused_preference_loss(tnn_session * s,
  * call after tnn_build_backward. clip [2] holds the largest norm (0: no limit) and a factor for all gradients, for
  * example 1/n for n accumulated steps. */
 TNN_API tnn_tensor tnn_fused_grad_norm(tnn_session * s, const tnn_tensor * grads, int32_t n, tnn_tensor clip);
-/* Append one AdamW step on the clipped gradient, with the bits of tnn_opt_step_adamw. If the norm is not finite, w, m
- * and v stay unchanged. With a step, the moments are BF16. The new weights are then computed from the new moments in F32,
- * and the moments are rounded to BF16 stochastically: the random bits depend only on seed, step and the place in w. */
+/* Append one AdamW step on the clipped gradient, with the same bits as tnn_opt_step_adamw. If the norm is not finite,
+ * w, m and v stay unchanged. With a step, the moments are BF16. The new weights are then computed from the new moments in
+ * F32, and the moments are rounded to BF16 stochastically: the random bits depend only on seed, step and the place in w. */
 TNN_API tnn_tensor tnn_fused_adamw(tnn_session * s,
     tnn_tensor    w,     /* a parameter */
     tnn_tensor    grad,  /* its gradient */
@@ -734,8 +734,8 @@ TNN_API int tnn_dequantize(int32_t dtype, const uint8_t * data, int64_t nbytes, 
 TNN_API int tnn_quantize(int32_t dtype, const float * data, int64_t n, uint8_t * out, int64_t nbytes);
 
 /* ---- slices ---- Update a part of a weight whose gradient several processes have added. These calls need no session. */
-/* Update n elements of a weight and of its moments by AdamW, with the bits of tnn_fused_adamw. The slices must not
- * overlap.
+/* Update n elements of a weight and of its moments by AdamW, with the same bits as tnn_fused_adamw. The slices must
+ * not overlap.
  * TNN_E_VALUE: an argument is wrong. */
 TNN_API int tnn_slice_adamw(
     float * w,       /* a slice of the weight, which is updated */

@@ -1,6 +1,6 @@
 /* kernels/bf16.h - bfloat16 operands of products.
  *
- * A product of two bfloat16 operands has the bits of the instruction vdpbf16ps: its chain along k takes two products at
+ * A product of two bfloat16 operands has the same bits as the instruction vdpbf16ps: its chain along k takes two products at
  * a time, first the product with the odd index, then the product with the even index. Each product is a fused
  * multiply-add in f32 that rounds to nearest even and replaces denormal operands and results by zeros of the same sign.
  * A result is denormal if it is below FLT_MIN after rounding to 24 bits. A chain of odd length ends with a product of

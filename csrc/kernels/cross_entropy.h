@@ -12,10 +12,11 @@ int32_t tnn__ignored_id(const struct ggml_tensor * cross_entropy);
 /* Returns the sum of n losses in f64. The losses of each window are added in their order, and the sums of the windows as
  * a tree (kernels/window_sums.h). */
 double tnn__sum_of_losses(const float * losses, int64_t n, int64_t windows);
-/* Appends the gradients of the logits, whose losses are computed by the node `rows` and the nodes of earlier rows. The
- * gradient of each row is multiplied by the weight of its sequence. If the logits exist only in parts, each part is
- * computed again, because the weights depend on the losses of all rows. pairs: [sequences / 2, 3], whose last two rows
- * hold the weights. sequence: the rows of a sequence. */
+/* Appends the gradients of the logits. The gradient of each row of the logits is multiplied by the weight of its sequence.
+ * If the logits exist only in parts, each part is computed again, because the weights depend on the losses of all rows.
+ *
+ * rows: the node that computes the losses, or the last one if several nodes compute the losses of some rows each.
+ * pairs: [sequences / 2, 3]; its last two rows are the weights. sequence: the number of rows of a sequence. */
 void tnn__weighted_backward(struct tnn_gradients * g, struct ggml_tensor * rows, struct ggml_tensor * pairs, int64_t sequence);
 
 #endif

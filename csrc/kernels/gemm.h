@@ -5,8 +5,8 @@
  * number of threads, the blocking, the other rows of the batch, or which operand is packed. Only the gradient of a
  * weight is divided into several chains along k, one for each window.
  *
- * A product of bfloat16 operands (bf16) rounds each element of A and B to bfloat16, and its chains have the bits of
- * kernels/bf16.h. Its result, bias, add and the sums of windows are f32, as in the other products.
+ * A product of bfloat16 operands (bf16) rounds each element of A and B to bfloat16, and kernels/bf16.h defines the
+ * bits of its chains. Its result, bias, add and the sums of windows are f32, as in the other products.
  */
 #ifndef TNN_GEMM_H
 #define TNN_GEMM_H

@@ -463,7 +463,7 @@ def test_hostile_pairs_are_refused_or_counted(folder: Path, tmp_path: Path) -> N
     assert counts is not None
     assert (counts.samples, counts.dropped, counts.truncated, counts.longest) == (3, 2, 1, 18)
     pairs = shown(data)
-    assert pairs[4][0] == pairs[5][0]  # both prompts lost the same tokens
+    assert pairs[4][0] == pairs[5][0]  # chosen and rejected begin with the same shortened prompt
     shutil.rmtree(tmp_path / "data")
     with pytest.raises(TinyNNValueError, match="loss must be assistant for preference pairs, got all"):
         prepared(folder, tmp_path, good, loss="all")

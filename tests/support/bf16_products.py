@@ -1,4 +1,4 @@
-"""Products of bfloat16 operands in numpy, with the bits of the instruction vdpbf16ps."""
+"""Products of bfloat16 operands in numpy, with the same bits as the instruction vdpbf16ps."""
 
 from __future__ import annotations
 

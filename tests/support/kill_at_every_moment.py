@@ -5,9 +5,9 @@
 A change is a file that is opened for writing, a rename, a removal or a new folder (Python's audit events report them).
 For each k, a child process trains and kills itself with SIGKILL just before change k. If the run had a checkpoint
 before, it must still have a checkpoint that can be loaded. Then a second child process resumes the run and is killed
-too, and a third child process resumes the run and finishes it. The result must have the bytes of a run that was never
-killed, and the same best model and checkpoints. The best model is neither the first nor the last model. The script
-prints the number of kills, and raises an error at the first difference.
+too, and a third child process resumes the run and finishes it. The result must have the same bytes as a run that was
+never killed, and the same best model and checkpoints. The best model is neither the first nor the last model. The
+script prints the number of kills, and raises an error at the first difference.
 """
 
 from __future__ import annotations

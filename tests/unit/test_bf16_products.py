@@ -1,4 +1,4 @@
-"""Products of bfloat16 operands: every kernel has the bits of vdpbf16ps, which a numpy oracle computes."""
+"""Products of bfloat16 operands: every kernel gives the same bits as vdpbf16ps, which a numpy oracle computes."""
 
 from __future__ import annotations
 

@@ -20,7 +20,9 @@ _LAYERS_OF_27B = 62  # llama.cpp uses another scale of the scores for models wit
 
 
 def read_windows(values: GgufValues, arch: str, scalar: int) -> dict[str, Any]:
-    """Return the fields of a shape with windows. scalar: the result of `score_scalar`.
+    """Return the fields of `ModelShape` for local layers, from the keys of a file.
+
+    scalar: the result of `score_scalar`.
 
     Raises FileFormatError if a key is missing or has another type.
     """
@@ -33,7 +35,7 @@ def read_windows(values: GgufValues, arch: str, scalar: int) -> dict[str, Any]:
 
 
 def write_windows(writer: GGUFWriter, shape: ModelShape) -> None:
-    """Write the keys of a shape with windows.
+    """Write the keys for the local layers of a model.
 
     Raises TinyNNValueError for a scale of the scores or an interval that llama.cpp does not support.
     """

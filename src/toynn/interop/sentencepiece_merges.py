@@ -25,8 +25,8 @@ def merges_by_score(scores: Mapping[str, float]) -> list[tuple[str, str]]:
     Of the merges that give the same piece, the one with the longest left piece comes first, as in the tokenizer.json
     files that transformers writes.
 
-    Raises FileFormatError if a piece is too long, or if several pieces have the same score and no list of merges gives
-    the same tokens.
+    Raises FileFormatError if a piece is too long, or if several pieces have equal scores and no list of merges gives
+    the tokens that SentencePiece gives.
     """
     found: dict[float, list[tuple[str, str]]] = {}
     n = 0
@@ -147,8 +147,8 @@ def _check_equal_scores(group: list[tuple[str, str]], score: float, number: int)
     for n in range(2, 2 * max(runs) + 2):
         if _joined(n, ranks, by_rank=True) != _joined(n, ranks, by_rank=False):
             raise FileFormatError(
-                f"the vocabulary cannot be converted: the pieces that repeat {one[0]!r} have the same score "
-                f"{score:.6g}, and no order of merges gives the same tokens"
+                f"the pieces that repeat {one[0]!r} have equal scores ({score:.6g}), but toynn supports equal scores "
+                "only if merges of a tokenizer.json can join these pieces in the same way as SentencePiece"
             )
 
 

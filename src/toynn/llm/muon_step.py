@@ -31,7 +31,7 @@ from toynn.tinynn import (
 class MuonStep:
     """A session with the graph of one step of a matrix (rows, columns), which can be used for any number of matrices.
 
-    The result has the bits of the step in a training graph.
+    The result has the same bits as the step in a training graph.
     """
 
     def __init__(self, rows: int, columns: int, n_threads: int) -> None:

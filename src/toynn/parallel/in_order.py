@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias
 
-# The type of a function each(compute, items) that yields each item with its result, in the order of the items.
+# The type of a function f(compute, items) that yields (item, compute(item)) for all items, in their order.
 Each: TypeAlias = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[tuple[Any, Any]]]
 
 

@@ -303,7 +303,7 @@ def encoded(
     the ids of the whole document. The only exception is a document with more than 1,048,576 characters without a place
     where it can be cut.
 
-    each: computes the batches, and yields each with its result, in order.
+    each: a function that encodes the batches, in this process or in several (see `toynn.parallel.in_order.Each`).
     """
     encoder = TextEncoder(tokenizer, name)
     for batch, all_ids in each(encoder.encode, encoder.batches(all_pieces)):

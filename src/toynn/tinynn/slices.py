@@ -18,7 +18,7 @@ PARTS = 64
 def tnn_slice_adamw(
     w: FloatArray, m: FloatArray, v: FloatArray, g: FloatArray, hp: npt.ArrayLike, factor: float
 ) -> None:
-    """Update n elements of a weight and of its moments by AdamW in place, with the bits of `tnn_fused_adamw`.
+    """Update n elements of a weight and of its moments by AdamW in place, with the same bits as `tnn_fused_adamw`.
 
     Args:
         w, m, v: the elements and their moments, float32 (n,), contiguous and writable. They must not overlap.

@@ -31,13 +31,13 @@ _NORMS = 50  # number of earlier gradient norms
 _EVERY = 10  # the means and medians are computed after each tenth step
 _SPIKE, _SMALL_NORM = 10.0, 1.0  # a spike is this many times the median of the earlier norms, and above this value
 _SMALL_LOSS = 0.2  # a model with a lower mean loss has tiny gradients, except for samples that it does not know yet
-_VANISHED = 0.02  # gradients have vanished below this share of the largest median of the norms
+_VANISHED = 0.02  # gradients have vanished if the median of their norms is below this share of its largest value
 _GAP, _SHARE_OF_GAP = 0.1, 0.2  # validation loss minus training loss: nats per token, and share of the validation loss
 _RISE, _SHARE_OF_RISE = 0.3, 0.1  # rise of the mean loss: nats per token, and share of the lowest mean
 _ERRORS = 10.0  # standard errors by which the mean loss must also have risen, because the lowest of many means is low
 _SETTLED = 100  # steps without warm-up after which the loss must have fallen
-_LEARNED = 0.85  # share of its first loss below which the mean loss of a run from random weights must have fallen
-_UNCHANGED = 0.97  # share of its first loss above which the mean loss has hardly changed
+_LEARNED = 0.85  # a run from random weights has learned if its mean loss is at most this share of its first loss
+_UNCHANGED = 0.97  # the mean loss has hardly changed if it is at least this share of the first loss
 
 
 @dataclass(frozen=True)

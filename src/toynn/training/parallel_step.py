@@ -1,4 +1,4 @@
-"""Take the steps of a run in several processes, with the bits of a single process.
+"""Take the steps of a run in several processes, with the same bits as a single process.
 
 Each process computes the gradients of its windows (`shares.WindowShare`). Then each process receives its slice of the
 gradient from all processes, and adds the received nodes in the order of the tree over the windows

@@ -1,4 +1,4 @@
-"""AdamW on the slices of the weights that a process updates, with the bits of AdamW in a training graph."""
+"""AdamW on the slices of the weights that a process updates, with the same bits as AdamW in a training graph."""
 
 from __future__ import annotations
 

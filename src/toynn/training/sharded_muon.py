@@ -1,7 +1,7 @@
 """Muon on the matrices that one process updates.
 
 Each element of a step depends on the whole gradient of the matrix, so each matrix is updated by one process. The
-kernels of csrc/kernels/muon.c compute the step, with the bits of a single process.
+kernels of csrc/kernels/muon.c compute the step, with the same bits as a single process.
 """
 
 from __future__ import annotations

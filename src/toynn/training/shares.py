@@ -1,7 +1,7 @@
 """How several processes divide a step: the windows of each process, and its slice of each weight.
 
 The squares of the gradient of a weight are added in 64 parts (csrc/kernels/grad_norm.c). A slice of a weight consists
-of whole parts, so the gradient norm has the bits of a single process.
+of whole parts, so the gradient norm has the same bits as in a single process.
 """
 
 from __future__ import annotations

@@ -36,8 +36,7 @@ def initial_adapters(seed: int, init_scale: float) -> Callable[[Weight], FloatAr
         states = _lcg31(state, 2 * math.prod(weight.size))
         state = int(states[-1])
         u1, u2 = ((states.reshape(-1, 2).T + 1) / 2.0**_BITS).tolist()
-        # Python's log and cos give the bits of the C library; numpy's vectorized functions do not always give the same
-        # bits.
+        # Python's log and cos give the same bits as the C library, but numpy's vectorized functions do not always.
         radius = scale * np.sqrt(-2.0 * np.array([math.log(u) for u in u1]))
         drawn: FloatArray = (radius * np.array([math.cos(2.0 * math.pi * u) for u in u2])).astype(np.float32)
         return drawn.reshape(weight.size)

@@ -160,8 +160,8 @@ class LlamaSeqEngine(PartialSteps):
 
         A step can be computed in several batches of equal size: each call but the first has accumulate=True, each call
         but the last has update=False, and each call gets the same loss_divisor, the number of targets of the step. The
-        gradients then have the bits of the step in one batch. `toynn.llm.window_sums.step_loss` returns the loss of the
-        step.
+        gradients then have the same bits as in a step with one batch. `toynn.llm.window_sums.step_loss` returns the
+        loss of the step.
 
         All arguments are checked before anything changes. The norm is that of all gradients together, multiplied by
         gradient_scale, before clipping. It is None if the graph was built without clip. A loss that is not finite is

@@ -46,8 +46,8 @@ _GROWTH = 1 << 25  # the free memory is checked each time when the cache has gro
 class LlamaDecoder(Initialised):
     """Reads token ids with `feed` and returns the logits of the next token; `score` returns the losses of a text.
 
-    The results have the bits of `LlamaSeqEngine.forward` in the fused layout over the whole sequence, unless the cache
-    is F16. The bits depend neither on the division of the tokens among calls nor on other sequences (see
+    The results have the same bits as `LlamaSeqEngine.forward` in the fused layout over the whole sequence, unless the
+    cache is F16. The bits depend neither on the division of the tokens among calls nor on other sequences (see
     `open_sequences`).
 
     Args:
@@ -97,8 +97,8 @@ class LlamaDecoder(Initialised):
     ) -> LlamaDecoder:
         """Return a decoder of a base, with an adapter or without one.
 
-        The weights of a GgufBase are the pages of its file and keep their types. The results have the bits of the
-        dequantized weights.
+        The weights of a GgufBase are the pages of its file and keep their types. The results have the same bits as
+        with the dequantized weights.
 
         Args:
             base: a GgufBase, or a TrainedModel as a `LoadedBase`.

@@ -331,7 +331,7 @@ def tnn_fused_adamw(
     *,
     seed: int = 0,
 ) -> Tensor:
-    """Append one AdamW step on the clipped gradient, with the bits of `tnn_opt_step_adamw`.
+    """Append one AdamW step on the clipped gradient, with the same bits as `tnn_opt_step_adamw`.
 
     If the norm is not finite, w, m and v stay unchanged. With a step, the moments are BF16. The new weights are then
     computed from the new moments in F32, and the moments are rounded to BF16 stochastically: the random bits depend
