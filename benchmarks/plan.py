@@ -1,6 +1,6 @@
 """Compare plans with the runs that follow them: the time, and the validation loss.
 
-`python -m benchmarks.plan` prepares new stories of the grammar, which are not in the texts of the scaling law, and runs
+`python -m benchmarks.plan` prepares new stories of the grammar, to which the scaling law was not fitted, and runs
 `toynn train --time` in a child process for each size of the text and each time. Each run that has ended is a line of
 benchmarks/results/plan.jsonl, and a table is written to docs/planning.md. With the default arguments the script takes
 80 minutes, and no other program should run on the machine.

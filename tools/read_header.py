@@ -64,7 +64,10 @@ class Call:
 
     @property
     def is_plain(self) -> bool:
-        """Return whether all arguments are floats or tensors named a and b, which may be f32 matrices of one shape."""
+        """Return whether the arguments after the session are only floats, or tensors named a and b.
+
+        Such a call accepts f32 matrices of the same shape for a and b.
+        """
         plain = {("tnn_tensor", "a"), ("tnn_tensor", "b")}
         return self.of_session and all(
             one.type == "float" or (one.type, one.name) in plain for one in self.arguments[1:]

@@ -1,5 +1,5 @@
-/* ops/cross_entropy.c - cross entropy on labels, with the bits that ggml computes with four threads, at any number of
- * threads.
+/* ops/cross_entropy.c - cross entropy on labels. At any number of threads, the result has the same bits as ggml's
+ * result with four threads.
  *
  * ggml's CROSS_ENTROPY_LOSS adds up the rows of each thread's share and then the shares, so its result depends on the
  * number of threads. The rows of a share, their order and the arithmetic below are ggml's, but there are always four

@@ -321,7 +321,8 @@ def test_a_changed_byte_anywhere_is_refused_or_harmless(trained: Path, tmp_path:
     path.write_bytes(changed)
     try:
         back = load_checkpoint(run)
-        assert {**back.model.weights}.keys() <= good.keys()  # the changed byte may be in versions or config
+        # a changed byte in meta.json may be harmless, for example in the versions of the software
+        assert {**back.model.weights}.keys() <= good.keys()
         assert all(values.tobytes() == good[name] for name, values in back.model.weights.items())
     except TinyNNError:
         assert changed != content

@@ -50,7 +50,7 @@ def working_for_process_0(
 ) -> Iterator[Workers | None]:
     """Yield the workers in process 0. In the other processes, work until the block of process 0 ends, and yield None.
 
-    processes: None for a process that runs alone, which gets None.
+    processes: None for a process that runs alone. Then None is yielded.
     opened: the argument `opened` of `follow`, with the number of threads as a second argument.
     n_threads: the number of threads that the user asked for, or None.
     """

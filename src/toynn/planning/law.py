@@ -180,5 +180,5 @@ class ScalingLaw:
         return effective / text.bytes_per_token
 
     def extrapolation(self, layer_parameters: float, read: float) -> float:
-        """Return by which factor a run exceeds the largest model or the longest run of the law; at least 1."""
+        """Return by which factor a run exceeds the largest model or longest run of the fit of the law; at least 1."""
         return max(1.0, layer_parameters / self.largest_parameters, read / self.largest_read)

@@ -45,7 +45,7 @@ class WarmStart(Recipe):
 
     @staticmethod
     def donor_embed_width(path: str | os.PathLike[str]) -> int:
-        """Return the width of the embedding in a GGUF file, by its key `llama.embedding_length`.
+        """Return the width of the embedding in a GGUF file: the value of its key `llama.embedding_length`.
 
         Raises FileFormatError if the file is not a GGUF file, or has no such key with a positive integer. Raises
         OSError if the file cannot be read.
@@ -125,7 +125,10 @@ def _donor(path: str | os.PathLike[str]) -> GgufModel:
 
 
 def _width_of(donor: GgufModel) -> int:
-    """Return the width of the donor's embedding by its key. Raises FileFormatError."""
+    """Return the width of the donor's embedding: the value of its key `llama.embedding_length`.
+
+    Raises FileFormatError if the donor has no such key, or if the value is not a positive integer.
+    """
     from toynn.interop.file_errors import naming
 
     with naming(donor.path):
