@@ -112,6 +112,19 @@ def test_a_schema_with_too_few_variants_is_refused(monkeypatch: pytest.MonkeyPat
         write_corpus.stories_of("thin", 3)
 
 
+def test_a_larger_number_of_stories_only_adds_stories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    more = write_corpus.stories_of("kite", 30)
+    assert len(more) == 30
+    assert more[: write_corpus.STORIES_PER_SCHEMA] == write_corpus.stories_of("kite", write_corpus.STORIES_PER_SCHEMA)
+    assert nearest(more) <= 0.25
+    monkeypatch.setattr(write_corpus, "SCHEMAS", {"kite": SCHEMAS["kite"]})
+    monkeypatch.setattr(sys, "argv", ["write_corpus.py", "--stories", "30", "--out", str(tmp_path / "new" / "text")])
+    assert write_corpus.main() == 0
+    assert {*more, *write_corpus.handwritten()} == {
+        *(tmp_path / "new" / "text").read_text(encoding="ascii").split("\n<|endoftext|>\n")[:-1]
+    }
+
+
 # ---- English ----
 
 # Words whose first sound decides between "a" and "an", against the rule for their first letter.
