@@ -33,8 +33,8 @@ class Result:
     """A run that has ended. Losses are in nats per token.
 
     text: name of the text. minutes: the given time. planned: seconds that the plan takes. seconds: duration of the
-    whole command. expected, low, high: the loss of the plan. loss: of the last evaluation. loaded: whether other
-    programs used the machine during the run.
+    whole command. expected, low, high: the loss of the plan. loss: of the last evaluation. planned_steps, steps: of
+    the plan and of the run. loaded: whether other programs used the machine during the run.
     """
 
     text: str
@@ -46,6 +46,7 @@ class Result:
     high: float
     loss: float
     parameters: int
+    planned_steps: int
     steps: int
     epochs: float
     loaded: bool
@@ -73,8 +74,9 @@ def measure(text: str, minutes: int, work: Path, *, loaded: bool) -> Result:
         plan["loss_high"],
         last["loss"],
         plan["parameters"],
+        plan["steps"],
         last["step"],
-        plan["epochs"],
+        plan["epochs"] * last["step"] / plan["steps"],
         loaded,
     )
 
@@ -89,19 +91,20 @@ def read_results(path: Path) -> list[Result]:
 def markdown(results: list[Result]) -> str:
     """Return a table with the last run of each text and time."""
     runs = {(one.text, one.minutes): one for one in results}
-    lines = [
-        "| text | time | model | steps | epochs | seconds: planned | reached | loss: expected | reached | machine |",
-        "| :-- | --: | --: | --: | --: | --: | --: | --: | --: | :-- |",
+    columns = [
+        *("text", "time", "model", "steps: planned", "reached", "epochs"),
+        *("seconds: planned", "reached", "loss: expected", "reached", "machine"),
     ]
+    lines = [f"| {' | '.join(columns)} |", f"| :-- |{' --: |' * (len(columns) - 2)} :-- |"]
     for text in MEGABYTES:
         for minutes in MINUTES:
             one = runs.get((text, minutes))
             if one is None:
-                lines.append(f"| {text} | {minutes} min | not run | | | | | | | |")
+                lines.append(f"| {text} | {minutes} min | not run | | | | | | | | |")
                 continue
             lines.append(
-                f"| {text} | {minutes} min | {one.parameters / 1e6:.2f} M | {one.steps} | {one.epochs:.1f} | "
-                f"{one.planned:.0f} | {one.seconds:.0f} ({_percent(one.seconds, one.planned)}) | "
+                f"| {text} | {minutes} min | {one.parameters / 1e6:.2f} M | {one.planned_steps} | {one.steps} | "
+                f"{one.epochs:.1f} | {one.planned:.0f} | {one.seconds:.0f} ({_percent(one.seconds, one.planned)}) | "
                 f"{one.expected:.3f} ({one.low:.3f} to {one.high:.3f}) | {one.loss:.3f} "
                 f"({_percent(one.loss, one.expected)}) | {'loaded' if one.loaded else 'idle'} |"
             )
