@@ -24,7 +24,7 @@ _START = {
     "stories": {"E": 0.12, "G": 1.3, "n0": 5e4, "u0": 1e6, "alpha": 1.0, "beta": 1.0},
     "sources": {"E": 0.4, "G": 1.5, "n0": 1e5, "u0": 1e6, "alpha": 0.5, "beta": 0.5},
 }
-_START_OF_REPEATS = 15.4  # the value of Muennighoff et al.
+_START_OF_REPEATS = 15.4  # the value that Muennighoff et al. found
 _PRIOR = 0.03  # the residual that a factor of two gives
 _ITERATIONS = 500
 _DIFFERENCE = 1e-6  # for the derivatives

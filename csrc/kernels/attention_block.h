@@ -76,7 +76,8 @@ struct tnn_attention_block {
     bool          same_token; /* the rows are query heads of one token, which read the same key-value head */
     const float * keys, * values; /* (n_keys, key_row), (n_keys, value_row); keys are rotated */
     int64_t       key_row, value_row;
-    struct tnn_panels key_panels; /* the transposed keys from token 0 on; without data: the product packs them */
+    /* panels of the transposed keys from token 0 on; if they have no data, the product packs the keys */
+    struct tnn_panels key_panels;
     /* if these have data, they are read, as (n_keys, d), instead of keys and values */
     struct tnn_stored stored_keys, stored_values;
 };

@@ -21,10 +21,10 @@ struct tnn_row_loops {
     void (*normalise)(float * p, const float * dp, int64_t n, float by, float lanes[V8_LANES]);
     /* Replaces n elements of dp by p (dp - mean). */
     void (*subtract_mean)(const float * p, float * dp, int64_t n, float mean);
-    /* y = silu(gate) up, for n elements. */
+    /* Computes y = silu(gate) up for n elements. */
     void (*swiglu)(const float * gate, const float * up, float * y, int64_t n);
-    /* With s = sigmoid(gate), dgate = dy up s (1 + gate (1 - s)) and dup = dy gate s, for n elements. dgate and dup may be the
-     * same memory as gate and up. */
+    /* Computes, with s = sigmoid(gate), dgate = dy up s (1 + gate (1 - s)) and dup = dy gate s for n elements. dgate
+     * and dup may be the same memory as gate and up. */
     void (*swiglu_back)(const float * dy, const float * gate, const float * up, float * dgate, float * dup, int64_t n);
 };
 

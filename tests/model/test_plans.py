@@ -21,7 +21,7 @@ from toynn.training import Event, Stepped, TrainConfig, time_budget, trainer
 from toynn.training.run_log import read_log
 from toynn.training.toml_config import read_config
 
-PROBED = 2.0  # nats per token
+PROBED = 2.0  # loss of the probe in nats per token
 LIGHT: dict[str, Any] = {"d_model": 32, "n_layers": 1}
 
 
@@ -58,8 +58,8 @@ def test_a_plan_can_be_trained_for_its_steps(data: Path, tmp_path: Path) -> None
     meta = toynn.data.DataFolder.open(data).meta
     assert plan.tokens == 1024 * plan.steps
     assert plan.epochs == pytest.approx(plan.tokens / meta.splits["train"].tokens)
-    assert plan.memory > 4 * 4 * plan.parameters  # weight, gradient, moments
-    assert any("too small for the time" in note for note in plan.notes)  # a text of a few kilobytes
+    assert plan.memory > 4 * 4 * plan.parameters  # each parameter has a weight, a gradient and two moments
+    assert any("too small for the time" in note for note in plan.notes)  # the text has only a few kilobytes
     assert not plan.uses_whole_time
     assert "toynn.Plan" in repr(plan)
     ended = toynn.train(

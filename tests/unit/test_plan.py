@@ -25,7 +25,7 @@ pytestmark = pytest.mark.quick
 
 LAW = ScalingLaw.load()
 CONFIG = TrainConfig()
-PROBE_LOSS = math.exp(LAW.probes[0])  # nats per byte
+PROBE_LOSS = math.exp(LAW.probes[0])  # in nats per byte
 
 
 def options(speed: float = 1e9) -> list[Option]:
@@ -173,7 +173,7 @@ def test_options_end_where_the_memory_ends_and_keep_the_settings(tmp_path: Path)
     found = list(options_of(data, ("model.d_model=96", "train.batch=8"), 3, measure=measure, memory=10**9))
     assert {one.config.model.d_model for one in found if one.config.model is not None} == {96}
     assert [one.tokens for one in found] == [2048] * len(found)
-    assert len({one.config.model for one in found}) == len(found) > 1  # each number of layers once
+    assert len({one.config.model for one in found}) == len(found) > 1  # each number of layers occurs once
     with pytest.raises(ConfigurationError, match="n_heads = 7"):
         list(options_of(data, ("model.n_heads=7",), 3, measure=measure, memory=10**9))
 

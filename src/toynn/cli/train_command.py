@@ -39,7 +39,7 @@ from toynn.training.toml_config import commented_toml, to_plain
 with naming_the_extra():
     from rich.console import Console
 
-_BEFORE_AND_AFTER = 2.0  # seconds of --time for the start of Python and for the report
+_BEFORE_AND_AFTER = 2.0  # seconds of --time that are kept for the start of Python and for the report
 
 
 @click.command(cls=ParallelCommand)

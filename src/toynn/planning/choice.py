@@ -19,7 +19,7 @@ with naming_the_extra():
     from toynn.training.config import TrainConfig
     from toynn.training.model_config import ModelArgs
 
-OVERHEAD = 1.03  # time of a run with evaluations and checkpoints, divided by the time of its steps
+OVERHEAD = 1.03  # duration of a run with evaluations and checkpoints, divided by the duration of its steps
 _MARGIN = 0.9  # share of the available memory that a plan uses
 
 

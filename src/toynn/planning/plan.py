@@ -23,10 +23,10 @@ with naming_the_extra():
     from toynn.training.model_config import ModelArgs
     from toynn.training.toml_config import flat, key_set, to_plain
 
-BYTES_PER_TOKEN = 4.0  # if the data does not record the size of the text
-_EVALUATIONS = 10  # evaluations and checkpoints of a run
-_SHARE_OF_EVALUATIONS = 0.02  # of the time of a run
-_FEWEST_EVALUATED, _MOST_EVALUATED = 32, 256  # windows of an evaluation
+BYTES_PER_TOKEN = 4.0  # assumed if the data does not record the size of the text
+_EVALUATIONS = 10  # number of evaluations and of checkpoints in a run
+_SHARE_OF_EVALUATIONS = 0.02  # evaluations take this share of the time of a run
+_FEWEST_EVALUATED, _MOST_EVALUATED = 32, 256  # smallest and largest number of windows of an evaluation
 _CHOSEN_BY_PLAN = ("train.steps", "train.epochs", "train.seconds", "schedule.decay", "schedule.falls")
 # Settings that do not change what the law predicts.
 _WITHOUT_EFFECT = ("evaluation.", "checkpoint.", "train.seed", "train.recompute", "model.d_model", "model.n_layers")

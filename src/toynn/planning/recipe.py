@@ -18,7 +18,7 @@ FEWEST_STEPS = PROBE_STEPS = 125  # steps of the shortest runs, and of the probe
 EVALUATED = 128  # windows of the validation split in the runs that the law is fitted to, and in the probe
 _HEAD, _WIDE_HEAD = 32, 64  # size of an attention head, below the width _WIDE and from there on
 _WIDE = 320
-_D_FF_STEP = 32  # d_ff is a multiple of this
+_D_FF_STEP = 32  # d_ff is a multiple of this number
 _LR_TIMES_WIDTH, _HIGHEST_LR = 1.28, 0.0133
 
 

@@ -28,7 +28,7 @@ with naming_the_extra():
     from toynn.training.step import TrainingSteps
     from toynn.training.toml_config import from_toml
 
-_TIMED = 3  # steps that are timed, after the first one, whose time does not count
+_TIMED = 3  # number of timed steps; the first step is not timed
 
 
 @dataclass(frozen=True)
