@@ -116,7 +116,7 @@ def test_the_result_does_not_depend_on_the_number_of_threads_and_nothing_is_writ
         ({"highest": math.inf}, TinyNNValueError, "highest must be"),
         ({"steps": 9}, TinyNNValueError, "steps must be an integer from 10"),
         ({"steps": 1.5}, TinyNNTypeError, "steps must be an integer"),
-        ({"lr": 0}, ConfigurationError, "optimizer.lr must be above 0, got 0; leave it out"),
+        ({"lr": 0}, ConfigurationError, "optimizer.lr must be above 0, got 0; leave out optimizer.lr"),
         ({"lowest": 1e3, "highest": 1e4, "steps": 10}, TinyNNValueError, "did not fall at any learning rate"),
         ({"d_modle": 3}, ConfigurationError, "unknown setting 'd_modle'"),
         ({"config": 3}, TinyNNTypeError, "config must be"),
