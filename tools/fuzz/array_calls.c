@@ -345,8 +345,9 @@ void call_tnn_slice_round(struct decoder * d) {
     const int64_t first  = byte_of(d) % 16 == 15 ? int64_of(d) : byte_of(d);
     const int32_t second = byte_of(d) % 16 == 15 ? int32_of(d) : byte_of(d) % 2;
     float * values = floats_of(d, n);
+    const int32_t seed = int32_of(d), step = int32_of(d);
     const bool fits = values != NULL && n >= 0 && first >= 0 && first <= INT32_MAX - n && (second == 0 || second == 1);
-    const int  code = tnn_slice_round(values, n, int32_of(d), int32_of(d), first, second);
+    const int  code = tnn_slice_round(values, n, seed, step, first, second);
     HOLDS(code == (fits ? TNN_OK : TNN_E_VALUE));
     d->refused += code != TNN_OK;
     d->calls++;

@@ -476,7 +476,7 @@ def without_a_session() -> Program:
         p.raw("tnn_random_seed", bytes([0]), integer(kind), integer(7))
         p.raw("tnn_random_gaussian", integer(kind), bytes([0, 9, 0]), bytes(range(8)), bytes([1]))
     p.raw("tnn_slice_adamw", bytes([0, 9, *[RANDOM] * 5, 1]))
-    p.raw("tnn_slice_round", bytes([0, 9, 0, 3, 0, 1, RANDOM]))
+    p.raw("tnn_slice_round", bytes([0, 9, 0, 3, 0, 1, RANDOM]), integer(7), integer(2))
     p.raw("tnn_slice_squares", bytes([0, 200, 0, 3, 0, 60, RANDOM]))
     return p
 
