@@ -2,12 +2,18 @@
 
     python -m benchmarks.processes --mpiexec mpiexec            # both measurements below
     python -m benchmarks.processes --table                      # print the predictions in docs/scaling.md
+    python -m benchmarks.processes --overlap 1                  # overlap in an emulated network of 1 Gbit/s
 
 The script trains small models with several numbers of processes in turn, and prints two tables:
 
 - the speed of 2 processes with 1 thread each, divided by the speed of 1 process with 2 threads;
 - the duration of a step with 1 thread in each process, measured, and predicted by the model from the constants that
   `toynn bench-mpi` measures and from the speed of 1 process.
+
+With --overlap, the script compares steps of 2 processes that exchange gradients during the backward pass with steps
+that exchange them afterwards. Two processes on one machine exchange data through its memory, which keeps a core busy.
+So the script emulates a network: the processes exchange data through sockets of a network namespace, whose speed the
+kernel limits. This needs root, the programs unshare, ip and tc, and MPICH.
 """
 
 from __future__ import annotations
@@ -19,13 +25,31 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from toynn.parallel.cost_model import FLOPS_PER_PARAMETER, Network, step_cost
 
 TOYNN = [sys.executable, "-c", "from toynn.cli.start import main; main()"]
+# Compute the whole batch before the first exchange.
+WITHOUT_OVERLAP = """
+from toynn.cli.start import main
+from toynn.llm.engine import LlamaSeqEngine as Engine
+
+begin, complete = Engine.begin_gradients, Engine.continue_gradients
+
+def compute(self, *given, **more):
+    begin(self, *given, **more)
+    complete(self)
+
+Engine.begin_gradients, Engine.continue_gradients = compute, lambda self, name=None: None
+main()
+"""
+# Run a command in a network namespace that sends $0 Mbit/s.
+NETWORK = 'ip link set lo up && tc qdisc add dev lo root tbf rate $0mbit burst 1mb latency 50ms && exec "$@"'
+SOCKETS = {"FI_PROVIDER": "tcp", "MPIR_CVAR_NOLOCAL": "1"}  # let MPICH use no shared memory
 
 
 @dataclass(frozen=True)
@@ -66,8 +90,19 @@ class Timing:
     parameters: int
 
 
-def train(model: Model, data: Path, mpiexec: str, n: int, threads: int) -> Timing:
-    """Train in n processes, and return the duration of a step. The first two steps are not measured."""
+def train(
+    model: Model,
+    data: Path,
+    mpiexec: str,
+    n: int,
+    threads: int,
+    program: Sequence[str] = TOYNN,
+    network: Sequence[str] = (),
+) -> Timing:
+    """Train in n processes, and return the duration of a step. The first two steps are not measured.
+
+    program: the command that each process runs. network: the beginning of a command that emulates a network, or ().
+    """
     settings = [
         *model.settings,
         f"train.batch={model.batch}",
@@ -81,8 +116,8 @@ def train(model: Model, data: Path, mpiexec: str, n: int, threads: int) -> Timin
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         words = [word for setting in settings for word in ("--set", setting)]
-        train = [*TOYNN, "train", str(data), "--out", str(run), "--threads", str(threads), "--quiet", *words]
-        _run([*_launch(mpiexec, n), *train])
+        train = [*program, "train", str(data), "--out", str(run), "--threads", str(threads), "--quiet", *words]
+        _run([*network, *_launch(mpiexec, n), *train], SOCKETS if network else {})
         events = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     seconds = [event["seconds"] for event in events if event["event"] == "stepped"]
     return Timing(statistics.median(seconds[2:]), events[0]["parameters"])
@@ -92,8 +127,8 @@ def _launch(mpiexec: str, n: int) -> list[str]:
     return [] if n == 1 else [mpiexec, "-n", str(n)]
 
 
-def _run(command: Sequence[str]) -> str:
-    environment = {**os.environ, "TOYNN_OVERSUBSCRIBE": "1"}
+def _run(command: Sequence[str], variables: Mapping[str, str] = MappingProxyType({})) -> str:
+    environment = {**os.environ, "TOYNN_OVERSUBSCRIBE": "1", **variables}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         sys.exit(f"{' '.join(command[-8:])} failed: {done.stderr}")
@@ -141,14 +176,31 @@ def check_model(model: Model, data: Path, mpiexec: str, numbers: Sequence[int], 
     return rows
 
 
+def compare_overlap(model: Model, data: Path, mpiexec: str, gigabits: float, rounds: int) -> str:
+    """Return a row: the duration of a step without and with overlap, and their ratio."""
+    network = ["unshare", "--net", "sh", "-c", NETWORK, f"{1000 * gigabits:.0f}"]
+    programs = ([sys.executable, "-c", WITHOUT_OVERLAP], TOYNN)
+    seconds: list[list[float]] = [[], []]
+    for _ in range(rounds):
+        for of, program in zip(seconds, programs, strict=True):
+            of.append(train(model, data, mpiexec, 2, 1, program, network).seconds)
+    without, with_overlap = (statistics.median(of) for of in seconds)
+    speed = f"{gigabits:g} Gbit/s"
+    return f"| {model.name} | {speed} | {without:.3f} s | {with_overlap:.3f} s | {with_overlap / without:.2f} |"
+
+
 def predictions() -> list[str]:
     """Return the rows of the table of predictions in docs/scaling.md."""
     rows = []
-    for parameters in (135e6, 1.1e9):
+    for parameters, embedding in ((135e6, 28.3e6), (1.1e9, 65.5e6)):
         name = f"{parameters / 1e6:.0f}M" if parameters < 1e9 else f"{parameters / 1e9:.1f}B"
         for n in (8, 64, 512, 4096):
             networks = [Network(20e-6, gigabits / 8 * 1e9, 20e9) for gigabits in (25, 200)]
-            costs = [step_cost(parameters, 4096 * 512, 1e12, n, network) for network in networks]
+            batches = max(4096 / n / 8, 1)
+            costs = [
+                step_cost(parameters, 4096 * 512, 1e12, n, network, batches=batches, embedding=embedding)
+                for network in networks
+            ]
             cells = " | ".join(f"{cost.seconds:.3g} s, {cost.efficiency:.0%}" for cost in costs)
             rows.append(f"| {name} | {n} | {cells} |")
     return rows
@@ -162,6 +214,7 @@ def main() -> None:
         "--rounds", type=int, default=3, help="Number of runs of each kind; the kinds take turns (default: 3)."
     )
     parser.add_argument("--table", action="store_true", help="Only print the predictions, without a measurement.")
+    parser.add_argument("--overlap", type=float, metavar="GBIT", help="Compare overlap in a network of this speed.")
     options = parser.parse_args()
     if options.table:
         print("\n".join(predictions()))
@@ -169,6 +222,11 @@ def main() -> None:
     chosen = [one for one in MODELS if one.name in options.models]
     with tempfile.TemporaryDirectory() as folder:
         data = prepared(Path(folder))
+        if options.overlap is not None:
+            print("| model | network | without overlap | with overlap | ratio |\n| --- | --- | --- | --- | --- |")
+            for model in chosen:
+                print(compare_overlap(model, data, options.mpiexec, options.overlap, options.rounds), flush=True)
+            return
         print(
             "| model | windows x tokens | 1 process x 2 threads, tokens/s | 2 x 1, tokens/s | ratio |\n| --- "
             + "| --- " * 4

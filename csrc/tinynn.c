@@ -195,6 +195,8 @@ static tnn_session * new_session(const char * call, int32_t kind, int32_t device
     s->capacity   = TNN_DEFAULT_CAPACITY;
     s->n_threads  = tnn_available_cores();
     s->update     = true;
+    s->next_window = -1;
+    s->next_node   = -1;
     return s;
 }
 

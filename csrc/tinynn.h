@@ -666,6 +666,24 @@ TNN_API int tnn_train_step(tnn_session * s,
     int32_t          mode,    /* sum of bits of enum tnn_step_mode */
     float *          loss,    /* result */
     float *          norm);   /* result; may be NULL if step->norm is 0 */
+/* Begin a batch of a step as tnn_train_step does with TNN_STEP_NO_UPDATE, but compute nothing yet: tnn_continue_step
+ * computes. step->loss and step->norm are not used. Each call of tnn_train_step, tnn_begin_step, tnn_graph_reset and
+ * tnn_graph_reset_grads_only abandons a batch that is not complete, and the batches of its step.
+ * TNN_E_STATE: the gradients are not flagged with tnn_set_output. */
+TNN_API int tnn_begin_step(tnn_session * s,
+    const tnn_step * step,
+    const int32_t *  ids,        /* n ids */
+    const int32_t *  targets,    /* n targets */
+    int64_t          n,
+    const float *    hp,         /* n_hp hyper-parameters */
+    int64_t          n_hp,
+    int32_t          accumulate); /* not 0: the next batch of a step, as with TNN_STEP_ACCUMULATE */
+/* Continue the batch that tnn_begin_step has begun: compute until the gradient of t is complete, or without t until
+ * the end of the batch. tnn_download_window_sum can read complete gradients before the end. If the call fails while it
+ * computes, the batch is abandoned.
+ * TNN_E_STATE: no batch has been begun. */
+TNN_API int tnn_continue_step(tnn_session * s,
+    tnn_tensor t); /* optional, a parameter */
 /* Allocate the memory that a step of this number of batches needs between its batches. Without this call, a step
  * allocates the memory when it needs it.
  * TNN_E_STATE: the gradients are not flagged with tnn_set_output. */

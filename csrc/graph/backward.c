@@ -201,6 +201,7 @@ int tnn__reset(tnn_session * s, bool moments) {
     if (s->stage != TNN_STAGE_BACKWARD_REALIZED) {
         return tnn__fail_stage(s, "the gradients can be reset only after tnn_realize_backward");
     }
+    tnn__abandon_batch(s);
     for (int i = 0; i < s->gb->n_nodes; i++) {
         struct ggml_tensor * node = s->gb->nodes[i];
         if (moments && tnn__is_optimizer_step(node)) {

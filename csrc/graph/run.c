@@ -91,7 +91,17 @@ static double now(void) {
     return (double) t.tv_sec + 1e-9 * (double) t.tv_nsec;
 }
 
-static int run(tnn_session * s, struct ggml_cgraph * graph, double * seconds) {
+/* Returns how many of the nodes that ggml runs are before node `end` of graph b, which has groups. */
+static int leaders_before(const tnn_session * s, int end) {
+    int n = 0;
+    for (int i = 0; i < end; i = s->group_end[i] + 1) {
+        n += ggml_op_is_empty(s->gb->nodes[s->group_end[i]]->op) ? 0 : 1;
+    }
+    return n;
+}
+
+/* Runs the nodes begin to end - 1 of a graph. */
+static int run(tnn_session * s, struct ggml_cgraph * graph, int begin, int end, double * seconds) {
     int rc = pool_ready(s);
     rc = rc == TNN_OK ? tnn__kernels_reserve_scratch(s) : rc;
     /* Nothing may fail between two nodes, because the first may have updated a weight. */
@@ -102,15 +112,14 @@ static int run(tnn_session * s, struct ggml_cgraph * graph, double * seconds) {
     if (rc != TNN_OK || !tnn__reserve_for_ggml(s, &s->reserve, (struct tnn_needs) { .small = 2 })) {
         return s->code;
     }
-    if (seconds == NULL && graph == s->gb && s->leaders != NULL) {
-        struct ggml_cgraph groups = *graph;
-        groups.nodes   = s->leaders;
-        groups.n_nodes = s->n_leaders;
-        s->in_groups   = true;
-        rc = compute(s, &groups);
+    if (seconds == NULL) {
+        struct ggml_cgraph part = *graph;
+        s->in_groups = graph == s->gb && s->leaders != NULL;
+        const int first = s->in_groups ? leaders_before(s, begin) : begin;
+        part.nodes   = (s->in_groups ? s->leaders : graph->nodes) + first;
+        part.n_nodes = (s->in_groups ? leaders_before(s, end) : end) - first;
+        rc = part.n_nodes > 0 ? compute(s, &part) : TNN_OK;
         s->in_groups = false;
-    } else if (seconds == NULL) {
-        rc = compute(s, graph);
     }
     for (int i = 0; rc == TNN_OK && seconds != NULL && i < graph->n_nodes; i++) {
         struct ggml_cgraph node  = ggml_graph_view(graph, i, i + 1);
@@ -128,18 +137,27 @@ int tnn__run(tnn_session * s, struct ggml_cgraph * graph, double * seconds) {
     return rc == TNN_OK ? tnn__run_checked(s, graph, seconds) : rc;
 }
 
-int tnn__run_checked(tnn_session * s, struct ggml_cgraph * graph, double * seconds) {
+static int run_in_mode(tnn_session * s, struct ggml_cgraph * graph, int begin, int end, double * seconds) {
     fenv_t callers;
     int    rc = tnn__mappings_begin(s);
     if (rc != TNN_OK) {
         return rc;
     }
     tnn__arithmetic_begin(&callers); /* the mode of arithmetic must be set before the threads of the pool start */
-    rc = run(s, graph, seconds);
+    rc = run(s, graph, begin, end, seconds);
     tnn__arithmetic_end(&callers);
     if (rc == TNN_OK) {
         rc         = tnn__mappings_end(s);
         s->tainted = rc != TNN_OK;
     }
     return rc;
+}
+
+int tnn__run_checked(tnn_session * s, struct ggml_cgraph * graph, double * seconds) {
+    return run_in_mode(s, graph, 0, graph->n_nodes, seconds);
+}
+
+int tnn__run_part(tnn_session * s, int begin, int end) {
+    const int rc = tnn__check_inputs(s, s->gb);
+    return rc == TNN_OK ? run_in_mode(s, s->gb, begin, end, NULL) : rc;
 }

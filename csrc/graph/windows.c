@@ -68,6 +68,14 @@ static int allocate_stored(tnn_session * s, struct tnn_windows * w) {
     return TNN_OK;
 }
 
+void tnn__abandon_batch(tnn_session * s) {
+    if (s->next_node >= 0) {
+        s->next_node   = -1;
+        s->next_window = -1; /* the batch may have overwritten sums of earlier batches */
+        tnn__whole_step(&s->windows);
+    }
+}
+
 int tnn__windows_begin(tnn_session * s, int32_t mode) {
     const bool adds = (mode & TNN_STEP_ACCUMULATE) != 0, updates = (mode & TNN_STEP_NO_UPDATE) == 0;
     if (adds && !s->gradients_kept) {
@@ -199,15 +207,28 @@ int64_t tnn_gradient_place(tnn_session * s, tnn_tensor t, int32_t part) {
     return place >= 0 ? place : -tnn__fail(s, TNN_E_VALUE, "part = %d must be between 0 and %lld", (int) part, (long long) n - 1);
 }
 
+/* Returns whether the batch that tnn_begin_step has begun has completed the gradients at the elements at to at + n - 1 of a node. */
+static bool are_complete(const tnn_session * s, int64_t at, int64_t n) {
+    for (int i = s->next_node; i < s->gb->n_nodes; i++) {
+        const struct tnn_kernel * k = tnn__kernel_of(s->gb->nodes[i]);
+        if (tnn__is_parameter_gradient(k) && (int64_t) k->stored_at < at + n
+            && at < (int64_t) k->stored_at + ggml_nelements(k->gradient_of)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 int tnn_download_window_sum(tnn_session * s, int64_t first, int32_t level, int64_t at, float * data, int64_t n) {
     if (!tnn__enter(s, __func__)) {
         return TNN_E_STATE;
     }
-    if (s->stage != TNN_STAGE_BACKWARD_REALIZED || s->next_window < 0) {
+    const bool begun = s->next_node >= 0;
+    if (s->stage != TNN_STAGE_BACKWARD_REALIZED || (s->next_window < 0 && !begun)) {
         return tnn__fail(s, TNN_E_STATE, "no step is unfinished; call tnn_train_step with TNN_STEP_NO_UPDATE first, with "
                                          "gradients that are flagged with tnn_set_output");
     }
-    const int64_t begin = s->first_window, end = s->next_window;
+    const int64_t begin = s->first_window, end = begun ? s->windows.at + s->windows.n : s->next_window;
     const int64_t size = level >= 0 && level < TNN_LEVELS ? INT64_C(1) << level : 0;
     if (size == 0 || first < begin || first > end - size || first % size != 0) {
         return tnn__fail(s, TNN_E_VALUE, "first = %lld and level = %d must be a node of the tree over the windows %lld to %lld",
@@ -224,6 +245,10 @@ int tnn_download_window_sum(tnn_session * s, int64_t first, int32_t level, int64
     if (at < 0 || n < 0 || n > (int64_t) s->stored_size || at > (int64_t) s->stored_size - n || (n > 0 && data == NULL)) {
         return tnn__fail(s, TNN_E_VALUE, "at = %lld and n = %lld must lie within the %lld elements of a node", (long long) at,
                          (long long) n, (long long) s->stored_size);
+    }
+    if (begun && !are_complete(s, at, n)) {
+        return tnn__fail(s, TNN_E_STATE, "at = %lld and n = %lld belong to a gradient that is not complete; call tnn_continue_step for "
+                                         "its parameter first", (long long) at, (long long) n);
     }
     for (int64_t i = 0; i < n; i++) {
         data[i] = tnn__canonical_nan(sum[at + i]);

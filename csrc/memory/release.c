@@ -29,6 +29,7 @@ void tnn__release_windows(tnn_session * s) {
     tnn__whole_step(&s->windows);
     memset(s->windows.stored, 0, sizeof(s->windows.stored));
     s->next_window = -1;
+    s->next_node   = -1;
     s->stored_size = 0;
 }
 

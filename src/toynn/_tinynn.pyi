@@ -499,6 +499,19 @@ class _Lib:
         norm: FloatPointer,
         /,
     ) -> int: ...
+    def tnn_begin_step(
+        self,
+        s: SessionPointer,
+        step: StepPointer,
+        ids: Int32Pointer,
+        targets: Int32Pointer,
+        n: int,
+        hp: FloatPointer,
+        n_hp: int,
+        accumulate: int,
+        /,
+    ) -> int: ...
+    def tnn_continue_step(self, s: SessionPointer, t: TensorHandle | Literal[0], /) -> int: ...
     def tnn_reserve_batches(self, s: SessionPointer, batches: int, /) -> int: ...
     def tnn_gradient_parts(self, s: SessionPointer, t: TensorHandle, /) -> int: ...
     def tnn_gradient_place(self, s: SessionPointer, t: TensorHandle, part: int, /) -> int: ...

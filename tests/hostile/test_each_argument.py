@@ -38,7 +38,8 @@ ELSEWHERE = {
     "tnn_download_window_sum", "tnn_gradient_parts", "tnn_gradient_place",
     "tnn_graph_n_nodes", "tnn_graph_node", "tnn_graph_reset", "tnn_graph_reset_grads_only", "tnn_reset_for_rebuild",
     "tnn_pin_all_graph_b_nodes", "tnn_build_backward", "tnn_compute", "tnn_compute_backward", "tnn_compute_profiled",
-    "tnn_realize_backward", "tnn_train_step", "tnn_switch_a", "tnn_switch_b", "tnn_compute_b",
+    "tnn_realize_backward", "tnn_train_step", "tnn_begin_step", "tnn_continue_step",
+    "tnn_switch_a", "tnn_switch_b", "tnn_compute_b",
     # These calls accept a tensor only once.
     "tnn_build_forward_only", "tnn_realize", "tnn_realize_b", "tnn_add_to_graph",
     "tnn_tensor_name", "tnn_tensor_ne0", "tnn_tensor_ne1", "tnn_tensor_ne2", "tnn_tensor_ne3",

@@ -31,19 +31,19 @@ class Counting:
     def __getattr__(self, name):
         return getattr(self.comm, name)
 
-    def Alltoallv(self, sent, received):
+    def Ialltoallv(self, sent, received):
         others = [size for rank, size in enumerate(sent[1]) if rank != self.Get_rank()]
         counts["messages"] += len(others)
         counts["gradients"] += sum(others) * sent[0].itemsize
-        self.comm.Alltoallv(sent, received)
+        return self.comm.Ialltoallv(sent, received)
 
-    def Allgatherv(self, part, whole):
+    def Iallgatherv(self, part, whole):
         counts["messages"] += self.Get_size() - 1
         counts["weights"] += part.nbytes * (self.Get_size() - 1)
-        self.comm.Allgatherv(part, whole)
+        return self.comm.Iallgatherv(part, whole)
 
 created = processes.Processes.__init__
-processes.Processes.__init__ = lambda self, comm: created(self, Counting(comm))
+processes.Processes.__init__ = lambda self, comm, from_threads: created(self, Counting(comm), from_threads)
 buckets, divided = [], shares.buckets_of
 parallel_step.buckets_of = lambda sizes, n: buckets.extend(divided(sizes, n)) or buckets
 if limit := int(os.environ["LIMIT"]):

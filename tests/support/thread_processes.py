@@ -10,13 +10,28 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 from unittest import mock
 
+import numpy as np
+import numpy.typing as npt
+
 from toynn.parallel.processes import Processes
 
 T = TypeVar("T")
+Array = npt.NDArray[Any]
+
+
+class _Request:
+    """A collective exchange that happens when all threads wait for it. Until then, `received` holds wrong values."""
+
+    def __init__(self, exchange: Callable[[], None], received: Array) -> None:
+        self._exchange = exchange
+        received.fill(np.nan)
+
+    def Wait(self) -> None:  # noqa: N802 (the name in mpi4py)
+        self._exchange()
 
 
 class _Comm:
-    """The part of an MPI communicator that exchanges Python objects. Every object is pickled, as mpi4py does."""
+    """The part of an MPI communicator that toynn uses. Every object is pickled, as mpi4py does."""
 
     def __init__(
         self,
@@ -39,6 +54,31 @@ class _Comm:
         found = [pickle.loads(one) for one in self._places]
         self._barrier.wait(60)
         return found
+
+    def Ialltoallv(self, sent: tuple[Array, list[int]], received: tuple[Array, list[int]]) -> _Request:  # noqa: N802
+        def exchange() -> None:
+            every = self.allgather(np.split(sent[0], np.cumsum(sent[1])[:-1]))
+            slices = [of[self._rank] for of in every]
+            assert [one.size for one in slices] == received[1]
+            received[0][:] = np.concatenate(slices)
+
+        return _Request(exchange, received[0])
+
+    def Iallgatherv(self, part: Array, whole: tuple[Array, list[int]]) -> _Request:  # noqa: N802
+        def exchange() -> None:
+            parts = self.allgather(part)
+            assert [one.size for one in parts] == whole[1]
+            whole[0][:] = np.concatenate(parts)
+
+        return _Request(exchange, whole[0])
+
+    def Gatherv(self, part: Array, whole: tuple[Array, list[int]] | None) -> None:  # noqa: N802
+        parts = self.allgather(part)
+        if whole is not None:
+            whole[0][:] = np.concatenate(parts)
+
+    def Allreduce(self, values: Array, total: Array) -> None:  # noqa: N802
+        total[:] = np.sum(self.allgather(values), axis=0)
 
     def isend(self, value: Any, rank: int) -> mock.Mock:
         self._boxes[self._rank, rank].put(pickle.dumps(value))

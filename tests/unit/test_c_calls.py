@@ -200,7 +200,10 @@ class Training:
             "loss": ffi.new("float *"), "norm": ffi.new("float *"),
         }  # fmt: skip
         given.update({k: v for k, v in changes.items() if not k.startswith("t_")})
-        return int(lib.tnn_train_step(self.s, *given.values()))
+        if "accumulate" not in changes:
+            return int(lib.tnn_train_step(self.s, *given.values()))
+        names = ("step", "ids", "targets", "n", "hp", "n_hp", "accumulate")
+        return int(lib.tnn_begin_step(self.s, *(given[name] for name in names)))
 
     def weight(self) -> bytes:
         data = ffi.new("float[]", 16)
@@ -243,6 +246,21 @@ def test_a_step_with_a_wrong_argument_changes_nothing(session: Any) -> None:
     assert training.step() == lib.TNN_OK
     assert training.weight() != before
     assert training.step(t_norm=0, norm=ffi.NULL, mode=0) == lib.TNN_OK
+
+
+def test_a_batch_in_parts_with_a_wrong_argument_is_refused(session: Any) -> None:
+    assert lib.tnn_continue_step(session, 0) == lib.TNN_E_STATE
+    training = Training(session)
+    assert lib.tnn_continue_step(session, 0) == lib.TNN_E_STATE
+    assert training.step(mode=2) == lib.TNN_E_STATE
+    for name in ("step", "ids", "targets", "hp"):
+        assert training.step(accumulate=0, **{name: ffi.NULL}) == lib.TNN_E_VALUE
+        refused(session, "step, ids, targets and hp must not be NULL")
+    assert training.step(accumulate=0) == lib.TNN_E_STATE
+    assert "each gradient must be flagged with tnn_set_output" in text(lib.tnn_last_error(session))
+    for t in (0, training.w):
+        assert lib.tnn_continue_step(session, t) == lib.TNN_E_STATE
+        assert "no batch has been begun; call tnn_begin_step first" in text(lib.tnn_last_error(session))
 
 
 def test_a_step_reads_only_outputs(session: Any) -> None:

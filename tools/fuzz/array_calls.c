@@ -180,15 +180,34 @@ void call_tnn_tensor_set_name(struct decoder * d) {
 
 /* ------------------------------------------------------------------ training */
 
-void call_tnn_train_step(struct decoder * d) {
-    begin(d, "tnn_train_step");
-    tnn_session  * s    = d->here->s;
-    tnn_step       step;
+static tnn_step step_of(struct decoder * d) {
+    tnn_step step;
     step.ids     = tensor_of(d);
     step.targets = tensor_of(d);
     step.hp      = tensor_of(d);
     step.loss    = tensor_of(d);
     step.norm    = byte_of(d) % 2 == 1 ? tensor_of(d) : 0;
+    return step;
+}
+
+void call_tnn_begin_step(struct decoder * d) {
+    begin(d, "tnn_begin_step");
+    const tnn_step step = step_of(d);
+    const int64_t  n    = length_for(d, step.ids), n_hp = length_for(d, step.hp);
+    int32_t      * ids  = ints_of(d, n), * targets = ints_of(d, n);
+    float        * hp   = floats_of(d, n_hp);
+    const int32_t  accumulate = int32_of(d);
+    end_status(d, tnn_begin_step(d->here->s, &step, ids, targets, ids != NULL && targets != NULL ? n : 0, hp, length_of(hp, n_hp),
+                                 accumulate));
+    free(ids);
+    free(targets);
+    free(hp);
+}
+
+void call_tnn_train_step(struct decoder * d) {
+    begin(d, "tnn_train_step");
+    tnn_session  * s    = d->here->s;
+    const tnn_step step = step_of(d);
     const int64_t  n    = length_for(d, step.ids), n_hp = length_for(d, step.hp);
     int32_t      * ids  = ints_of(d, n), * targets = ints_of(d, n);
     float        * hp   = floats_of(d, n_hp);

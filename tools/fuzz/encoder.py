@@ -95,6 +95,10 @@ class Program:
         arrays = bytes([_AS_MANY, _AS_MANY, 2, 3, HYPER_PARAMETERS, mode, 0])
         self.raw("tnn_train_step", *map(self.tensor, (ids, targets, hp, loss)), last, arrays)
 
+    def begin_step(self, ids: Handle, targets: Handle, hp: Handle, loss: Handle, accumulate: int) -> None:
+        arrays = bytes([_AS_MANY, _AS_MANY, 2, 3, HYPER_PARAMETERS, accumulate])
+        self.raw("tnn_begin_step", *map(self.tensor, (ids, targets, hp, loss)), bytes([0]), arrays)
+
     def tensor(self, t: Handle | None) -> bytes:
         return bytes([_NO_TENSOR if t is None else self._live.index(t)])
 

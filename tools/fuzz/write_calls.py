@@ -42,7 +42,7 @@ BY_HAND = {
     "tnn_session_new", "tnn_session_free", "tnn_session_set_n_threads", "tnn_reset_for_rebuild", "tnn_last_error",
     "tnn_last_error_code", "tnn_gemm_kernel_at", "tnn_row_size", "tnn_type_name",
 }  # fmt: skip
-COMPUTES = {"tnn_compute", "tnn_compute_b", "tnn_compute_backward"}
+COMPUTES = {"tnn_compute", "tnn_compute_b", "tnn_compute_backward", "tnn_continue_step"}
 # Complete sequences of calls that tools/fuzz/call_sequences.c adds, because random single calls rarely form them.
 CALL_SEQUENCES = ["use_session", "feed", "look", "finish_forward", "finish_backward"]
 

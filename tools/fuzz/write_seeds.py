@@ -332,6 +332,10 @@ def fused_training_in_one_call() -> Program:
     p.call("tnn_gradient_parts", w)
     p.call("tnn_gradient_place", w, 0)
     p.raw("tnn_download_window_sum", integer(0), integer(1), integer(0), integer(4), bytes([0]))
+    p.begin_step(ids, targets, hp, loss, accumulate=0)
+    p.call("tnn_continue_step", q)
+    p.raw("tnn_download_window_sum", integer(0), integer(0), integer(0), integer(4), bytes([0]))
+    p.call("tnn_continue_step", None)
     p.download(norm)
     return p
 

@@ -23,12 +23,23 @@ _NUMBERS = (2, 8, 64, 512, 4096)
               help="Tokens of a step: train.batch x train.accumulate x train.t_seq.")  # fmt: skip
 @click.option("--flops", type=click.FloatRange(min=1), default=1e12, show_default=True,
               help="Operations per second of one process: 6 x parameters x tokens per second of a run.")  # fmt: skip
+@click.option("--batches", type=click.FloatRange(min=1), default=1, show_default=True,
+              help="Number of batches that a process computes in a step.")  # fmt: skip
+@click.option("--embedding", type=click.FloatRange(min=0), default=0, show_default=True,
+              help="Number of parameters of the embedding, if it is trained.")  # fmt: skip
 @click.option("--megabytes", type=click.IntRange(1, 4096), default=64, show_default=True,
               help="Size of the exchanged vectors in megabytes.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def command(
-    processes: Processes | None, parameters: float, tokens: float, flops: float, megabytes: int, as_json: bool
+    processes: Processes | None,
+    parameters: float,
+    tokens: float,
+    flops: float,
+    batches: float,
+    embedding: float,
+    megabytes: int,
+    as_json: bool,
 ) -> None:
     """Measure the network between the processes of a job, and predict the duration
     of training steps.
@@ -42,7 +53,9 @@ def command(
         network = measured_network(processes, megabytes)
     if not processes.writes:
         return
-    costs = {n: step_cost(parameters, tokens, flops, n, network) for n in _NUMBERS}
+    costs = {
+        n: step_cost(parameters, tokens, flops, n, network, batches=batches, embedding=embedding) for n in _NUMBERS
+    }
     if as_json:
         found = {str(n): {"seconds": cost.seconds, "efficiency": cost.efficiency} for n, cost in costs.items()}
         constants = {"processes": processes.n, **dataclasses.asdict(network)}

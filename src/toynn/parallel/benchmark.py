@@ -38,8 +38,8 @@ def _seconds(processes: Processes, counts: list[int]) -> float:
     sent, received = (np.ones(sum(counts), dtype=np.float32) for _ in range(2))
 
     def exchange() -> None:
-        processes.exchange_slices(sent, counts, received, counts)
-        processes.gather_slices(sent[: counts[processes.rank]], received, counts)
+        processes.start_exchange(sent, counts, received, counts).Wait()
+        processes.start_gather(sent[: counts[processes.rank]], received, counts).Wait()
 
     return _median(processes, exchange)
 

@@ -13,6 +13,7 @@ TOUCHED = 20
 # the norm (4), and AdamW (28).
 TOUCHED_OF_SLICE = 40
 BUCKET, SLICE = 1 << 22, 1 << 16  # elements
+BACKWARD = 2 / 3  # the part of the operations that is in the backward pass
 
 
 @dataclass(frozen=True)
@@ -29,16 +30,20 @@ class Network:
 
 @dataclass(frozen=True)
 class StepCost:
-    """The parts of a step in seconds, which follow one another."""
+    """The parts of a step in seconds.
+
+    hidden: the part of transfer and latency during which the process computes. The other parts follow one another.
+    """
 
     compute: float
     transfer: float
     latency: float
     memory: float
+    hidden: float
 
     @property
     def seconds(self) -> float:
-        return self.compute + self.transfer + self.latency + self.memory
+        return self.compute + self.transfer + self.latency + self.memory - self.hidden
 
     @property
     def efficiency(self) -> float:
@@ -47,24 +52,41 @@ class StepCost:
 
 
 def bucket_limit(n: int) -> int:
-    """Return the number of elements that n processes exchange together. With more processes, the slices would become
-    so small that the latency of their messages dominates, so the limit grows.
+    """Return the number of elements that n processes exchange together.
+
+    Larger buckets would leave less to compute during their transfer. With more processes, the slices would become so
+    small that the latency of their messages dominates, so the limit grows.
     """
     return max(BUCKET, n * SLICE)
 
 
-def step_cost(parameters: float, tokens: float, flops: float, n: int, network: Network) -> StepCost:
+def step_cost(
+    parameters: float,
+    tokens: float,
+    flops: float,
+    n: int,
+    network: Network,
+    *,
+    batches: float = 1,
+    embedding: float = 0,
+) -> StepCost:
     """Return the cost of a step of n processes, each of which computes `flops` operations per second.
 
     parameters: number of trained parameters. tokens: number of tokens of the whole step. The windows of a process are
-    one node of the tree over the windows, so each gradient is sent once.
+    one node of the tree over the windows, so each gradient is sent once. batches: number of batches of a process; only
+    the backward pass of the last one hides transfers. embedding: parameters of the embedding. Its gradient is complete
+    last, so its transfer is not hidden.
     """
     touched = parameters * (TOUCHED + TOUCHED_OF_SLICE / n)
     sent = 2 * BYTES * parameters * (n - 1) / n  # an all-to-all exchange of gradients and an all-gather of weights
     messages = 2 * (n - 1) * max(parameters / bucket_limit(n), 1)
+    compute, transfer = FLOPS_PER_PARAMETER * parameters * tokens / (n * flops), sent / network.bandwidth
+    latency = messages * network.latency
+    last = min(max(bucket_limit(n), embedding) / parameters, 1)  # the part of the parameters in the last bucket
     return StepCost(
-        compute=FLOPS_PER_PARAMETER * parameters * tokens / (n * flops),
-        transfer=sent / network.bandwidth,
-        latency=messages * network.latency,
+        compute=compute,
+        transfer=transfer,
+        latency=latency,
         memory=touched / network.memory,
+        hidden=min((transfer + latency) / 2 * (1 - last), BACKWARD * compute / batches),
     )

@@ -13,10 +13,11 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
@@ -33,6 +34,7 @@ T = TypeVar("T")
 Error = TypeVar("Error", bound=BaseException)
 F32 = npt.NDArray[np.float32]
 
+_POLL = 0.0005  # seconds between two calls of the MPI library while the process computes
 _job: Processes | None = None
 
 
@@ -41,10 +43,12 @@ class Processes:
 
     host: the name of this process's machine. writes: True in process 0, the only one that writes files and output.
     quiet: True if another process prints the error with which this process ends.
+
+    from_threads: whether several threads may call the MPI library at the same time.
     """
 
-    def __init__(self, comm: Any) -> None:
-        self._comm = comm
+    def __init__(self, comm: Any, from_threads: bool = False) -> None:
+        self._comm, self._from_threads = comm, from_threads
         self.rank: int = comm.Get_rank()
         self.n: int = comm.Get_size()
         self.host = socket.gethostname()
@@ -231,21 +235,49 @@ class Processes:
         """Add the arrays of all processes, in place. The result is exact if, at each position, at most one process has
         a value other than 0.
         """
-        from mpi4py import MPI
+        own = values.copy()
+        self._comm.Allreduce(own, values)
 
-        self._comm.Allreduce(MPI.IN_PLACE, values)
+    def start_exchange(self, sent: F32, sizes: list[int], received: F32, counts: list[int]) -> Any:
+        """Start to send a slice of `sent` to each process, and to receive a slice from each process.
 
-    def exchange_slices(self, sent: F32, sizes: list[int], received: F32, counts: list[int]) -> None:
-        """Send a slice of `sent` to each process, and receive a slice from each process.
+        Return the MPI request. Its method `Wait` waits until both arrays can be used.
 
         sizes: the number of elements of each slice in `sent`. counts: the number of elements that each process sends to
         this process. Both arrays contain the slices one after the other.
         """
-        self._comm.Alltoallv([sent, sizes], [received, counts])
+        return self._comm.Ialltoallv([sent, sizes], [received, counts])
 
-    def gather_slices(self, part: F32, whole: F32, counts: list[int]) -> None:
-        """Write the parts of all processes one after the other to `whole`. Process i has counts[i] numbers."""
-        self._comm.Allgatherv(part, [whole, counts])
+    def start_gather(self, part: F32, whole: F32, counts: list[int]) -> Any:
+        """Start to write the parts of all processes one after the other to `whole`. Process i has counts[i] numbers.
+
+        Return the MPI request, as `start_exchange` does.
+        """
+        return self._comm.Iallgatherv(part, [whole, counts])
+
+    @contextmanager
+    def transferring(self) -> Iterator[None]:
+        """Let started exchanges continue while the block computes.
+
+        An MPI library transfers data only while one of its functions runs. So a thread calls a function every half
+        millisecond. A library that allows calls only from one thread transfers the data in its next call.
+        """
+        if not self._from_threads:
+            yield
+            return
+        end = threading.Event()
+        thread = threading.Thread(target=self._poll, args=(end,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            end.set()
+            thread.join()
+
+    def _poll(self, end: threading.Event) -> None:
+        with suppress(RuntimeError):  # an error of MPI, which the next exchange raises in the main thread
+            while not end.wait(_POLL):
+                self._comm.Iprobe()
 
     def collect_slices(self, part: F32, counts: list[int]) -> F32 | None:
         """Return the parts of all processes one after the other in process 0, and None in the other processes."""
@@ -309,5 +341,5 @@ def processes_of_job() -> Processes | None:
             f"{comm.Get_size()}; start with the mpiexec of this library, or set MPI4PY_LIBMPI to the library of "
             "mpiexec"
         )
-    _job = Processes(comm.Dup())
+    _job = Processes(comm.Dup(), MPI.Query_thread() >= MPI.THREAD_MULTIPLE)
     return _job

@@ -176,6 +176,7 @@ from toynn.tinynn.calls.train import (
     tnn_build_backward,
     tnn_build_forward_only,
     tnn_compute_backward,
+    tnn_continue_step,
     tnn_extend_backward_graph,
     tnn_gradient_parts,
     tnn_gradient_place,
@@ -224,7 +225,7 @@ from toynn.tinynn.streams import (
     tnn_random_gaussian,
     tnn_random_seed,
 )
-from toynn.tinynn.train import TrainStep, tnn_compute_profiled, tnn_train_step
+from toynn.tinynn.train import TrainStep, tnn_begin_step, tnn_compute_profiled, tnn_train_step
 
 __all__ = [
     "TNN_BF16",
@@ -270,6 +271,7 @@ __all__ = [
     "tnn_available_cores",
     "tnn_available_memory",
     "tnn_backend_name",
+    "tnn_begin_step",
     "tnn_build_backward",
     "tnn_build_forward_only",
     "tnn_build_options",
@@ -283,6 +285,7 @@ __all__ = [
     "tnn_concat",
     "tnn_concat_n",
     "tnn_cont_2d",
+    "tnn_continue_step",
     "tnn_conv_1d",
     "tnn_conv_2d",
     "tnn_cpu_features",

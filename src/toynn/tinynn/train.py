@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from toynn.tinynn.data import size_of
 from toynn.tinynn.native import ffi, lib
 from toynn.tinynn.session import Session, Tensor, handle, optional_handle, status
 
-__all__ = ["TrainStep", "tnn_compute_profiled", "tnn_train_step"]
+__all__ = ["TrainStep", "tnn_begin_step", "tnn_compute_profiled", "tnn_train_step"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,45 @@ def tnn_train_step(
             range.
         SessionError: no training graph is realized, or accumulate is True in the first call of a step.
     """
+    given = _arguments(s, step, ids, targets, hp)
+    mode = lib.TNN_STEP_RESET_MOMENTS if boolean("reset_moments", reset_moments) else 0
+    mode |= lib.TNN_STEP_ACCUMULATE if boolean("accumulate", accumulate) else 0
+    mode |= 0 if boolean("update", update) else lib.TNN_STEP_NO_UPDATE
+    out = ffi.new("float[]", 2)
+    status(s, lib.tnn_train_step, *given, mode, out, out + 1)
+    return out[0], None if step.norm is None else out[1]
+
+
+def tnn_begin_step(
+    s: Session,
+    step: TrainStep,
+    ids: npt.ArrayLike,
+    targets: npt.ArrayLike,
+    hp: npt.ArrayLike,
+    *,
+    accumulate: bool = False,
+) -> None:
+    """Begin a batch as `tnn_train_step` does with update=False, but compute nothing yet: `tnn_continue_step` computes.
+
+    Each call of `tnn_train_step`, `tnn_begin_step` and `tnn_graph_reset` abandons a batch that is not complete, and the
+    earlier batches of its step.
+
+    Args:
+        step, ids, targets, hp, accumulate: as for `tnn_train_step`.
+
+    Raises:
+        TinyNNValueError, TinyNNTypeError: as for `tnn_train_step`.
+        SessionError: no training graph is realized, the gradients are not flagged with `tnn_set_output`, or accumulate
+            is True in the first batch of a step.
+    """
+    given = _arguments(s, step, ids, targets, hp)
+    status(s, lib.tnn_begin_step, *given, int(boolean("accumulate", accumulate)))
+
+
+def _arguments(
+    s: Session, step: TrainStep, ids: npt.ArrayLike, targets: npt.ArrayLike, hp: npt.ArrayLike
+) -> tuple[Any, Any, Any, int, Any, int]:
+    """Return the arguments of the C calls that begin a step, from the tnn_step to the number of hyperparameters."""
     if not isinstance(step, TrainStep):
         raise TinyNNTypeError(f"step must be a TrainStep, got {kind_of(step)}")
     c_step = ffi.new(
@@ -81,12 +121,7 @@ def tnn_train_step(
     c_hp = ffi.from_buffer("float[]", float_array("hp", hp, size_of(step.hp)))
     if len(c_targets) != len(c_ids):
         raise TinyNNValueError(f"targets must hold {len(c_ids)} numbers, as many as ids, got {len(c_targets)}")
-    mode = lib.TNN_STEP_RESET_MOMENTS if boolean("reset_moments", reset_moments) else 0
-    mode |= lib.TNN_STEP_ACCUMULATE if boolean("accumulate", accumulate) else 0
-    mode |= 0 if boolean("update", update) else lib.TNN_STEP_NO_UPDATE
-    out = ffi.new("float[]", 2)
-    status(s, lib.tnn_train_step, c_step, c_ids, c_targets, len(c_ids), c_hp, len(c_hp), mode, out, out + 1)
-    return out[0], None if step.norm is None else out[1]
+    return c_step, c_ids, c_targets, len(c_ids), c_hp, len(c_hp)
 
 
 def tnn_compute_profiled(s: Session) -> npt.NDArray[np.float64]:

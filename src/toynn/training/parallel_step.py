@@ -1,9 +1,9 @@
 """Take the steps of a run in several processes, with the same bits as a single process.
 
-Each process computes the gradients of its windows (`shares.WindowShare`). Then each process receives its slice of the
+Each process computes the gradients of its windows (`shares.WindowShare`). Each process receives its slice of the
 gradient from all processes, and adds the received nodes in the order of the tree over the windows
 (csrc/kernels/window_sums.h). The process updates its slice of the weights, and all processes receive the updated
-slices. Weights are exchanged in buckets.
+slices. Gradients and weights are exchanged in buckets (`bucket_exchange.BucketExchange`).
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 
 from toynn.arguments import FloatArray
 from toynn.data.windows import Batch, Windows
 from toynn.errors import TinyNNValueError
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.llm.labels import IGNORED
-from toynn.llm.window_sums import largest_nodes, step_loss, sum_of_nodes
+from toynn.llm.window_sums import largest_nodes, step_loss
 from toynn.model.weights import MOMENTS
 from toynn.parallel.processes import Processes
 from toynn.storage.tensor_files import MadeTensors, Tensors
-from toynn.tinynn import tnn_session_n_threads, tnn_upload_from_float_array
+from toynn.tinynn import tnn_session_n_threads
+from toynn.training.bucket_exchange import BucketExchange, by_name
 from toynn.training.config import TrainConfig
 from toynn.training.divergence import SQUARES, DivergedError, first_not_finite
 from toynn.training.shard import Shard
@@ -31,8 +31,6 @@ from toynn.training.sharded_adamw import ShardedAdamW, norm_and_factor, squares_
 from toynn.training.sharded_muon import MuonSteps, ShardedMuon
 from toynn.training.shares import Bucket, WindowShare, buckets_of, buckets_of_matrices
 from toynn.training.step import StepResult, StepsOnWindows
-
-F32 = npt.NDArray[np.float32]
 
 
 class ParallelSteps(StepsOnWindows):
@@ -57,25 +55,35 @@ class ParallelSteps(StepsOnWindows):
         self._processes, self._share = processes, share
         self._sequences = share.of_sequences(config.windows_of_batch // config.train.batch)
         self._sizes = {one.name: math.prod(one.size) for one in engine.trained_weights()}
-        self._shards = self._empty_shards(config.optimizer.kind, config.optimizer.moments == "bf16")
+        self._moments = moments
+        self._shards: list[tuple[Bucket, Shard]] = []
+        self._exchange: BucketExchange | None = None
+
+    def _divide(self, places: Mapping[str, tuple[int, ...]]) -> BucketExchange:
+        """Divide the weights into buckets, and set this process's shards to their weights and moments.
+
+        places: the result of `LlamaSeqEngine.gradient_places`. A gradient begins after those with smaller places.
+        """
+        order = sorted(places, key=lambda name: max(places[name]))
+        self._shards = self._empty_shards(order)
+        self._shards.sort(key=lambda one: max(max(places[name]) for name in one[0].sizes))
+        moments, self._moments = self._moments, {}
         for _, shard in self._shards:
             for piece, place in shard.places():
-                shard.weights[place] = engine.download_weight(piece.name).reshape(-1)[piece.begin : piece.end]
+                values = self._engine.download_weight(piece.name)
+                shard.weights[place] = values.reshape(-1)[piece.begin : piece.end]
                 for end in shard.ends if moments else ():
                     shard.set_moment(end, place, moments[piece.name + end].reshape(-1)[piece.begin : piece.end])
         own = self._sequences.batch * self._sequences.batches
-        # the nodes of the sums for the windows of each process
-        self._nodes = [largest_nodes(i * own, own) for i in range(processes.n)]
-        self._places: dict[str, tuple[int, ...]] = {}
-        self._buffers: tuple[F32, F32] = (np.zeros(0, dtype=np.float32), np.zeros(0, dtype=np.float32))
+        nodes = [largest_nodes(i * own, own) for i in range(self._processes.n)]
+        return BucketExchange(self._engine, self._processes, self._shards, nodes, self._sequences.windows)
 
-    def _empty_shards(self, kind: str, bf16: bool) -> list[tuple[Bucket, Shard]]:
-        """Return the buckets, and this process's shard of each bucket.
-
-        kind: the optimizer of the configuration. bf16: the moments of matrices are bfloat16.
-        """
+    def _empty_shards(self, order: list[str]) -> list[tuple[Bucket, Shard]]:
+        """Return the buckets, and this process's shard of each bucket. order: the names of all trained weights."""
         engine, rank, n = self._engine, self._processes.rank, self._processes.n
-        weights = engine.trained_weights()
+        described = {one.name: one for one in engine.trained_weights()}
+        weights, kind = [described[name] for name in order], self._config.optimizer.kind
+        bf16 = self._config.optimizer.moments == "bf16"  # of matrices
         shapes = {one.name: one.size for one in weights if one.moments(kind) == ShardedMuon.ends}
         decays = {one.name: one.decays for one in weights if one.name not in shapes}
         steps = MuonSteps(tnn_session_n_threads(engine.sess))
@@ -92,10 +100,13 @@ class ParallelSteps(StepsOnWindows):
             ]
         return shards
 
-    def build_graph(self, length: int | None = None) -> None:
-        """Build the training graph, if the engine does not have it, as `TrainingSteps.build_graph` does."""
-        length = self._windows.longest if length is None else length
-        if not self._built or self._engine.seq_t != length:
+    def build_graph(self, length: int | None = None) -> BucketExchange:
+        """Build the training graph, if the engine does not have it, as `TrainingSteps.build_graph` does.
+
+        Return the exchange of its gradients.
+        """
+        length, exchange = self._windows.longest if length is None else length, self._exchange
+        if exchange is None or not self._built or self._engine.seq_t != length:
             self._engine.use_sequence_length(length)
             self._engine.build_training_step(
                 batches=self._share.batches,
@@ -104,22 +115,11 @@ class ParallelSteps(StepsOnWindows):
                 preference=self._config.preference,
                 first_window=self._sequences.first,
             )
-            self._places = self._engine.gradient_places()
-            self._reserve_buffers()
+            places = self._engine.gradient_places()
+            self._exchange = exchange = exchange or self._divide(places)
+            exchange.use_graph(places)
             self._built = True
-
-    def _reserve_buffers(self) -> None:
-        """Allocate the arrays of the largest exchange. They are kept, because the first write to new memory is slow."""
-        sent = [sum(self._lengths(bucket)) for bucket, _ in self._shards]
-        received = [self._lengths(bucket)[self._processes.rank] for bucket, _ in self._shards]
-        nodes, n = [len(of) for of in self._nodes], max(sum(bucket.counts()) for bucket, _ in self._shards)
-        sizes = (nodes[self._processes.rank] * max(sent), max(sum(nodes) * max(received), n))
-        if tuple(one.size for one in self._buffers) != sizes:
-            self._buffers = (np.zeros(sizes[0], dtype=np.float32), np.zeros(sizes[1], dtype=np.float32))
-
-    def _lengths(self, bucket: Bucket) -> list[int]:
-        """Return the number of elements that each process gets of a node of the tree."""
-        return [sum(piece.size * len(self._places[piece.name]) for piece in pieces) for pieces in bucket.slices]
+        return exchange
 
     def take(self, step: int) -> StepResult:
         """Take a step. step: the number of the step, from 1.
@@ -127,31 +127,29 @@ class ParallelSteps(StepsOnWindows):
         Raises DivergedError in all processes if the loss or the gradient norm is NaN or infinite; the weights are then
         unchanged.
         """
-        self.build_graph(self._windows.length((step - 1) * self._share.windows))
+        exchange = self.build_graph(self._windows.length((step - 1) * self._share.windows))
         counted = self._divisor(step)
-        losses = self._compute(step, counted)
+        losses = self._compute(step, counted, exchange)
         loss = step_loss(losses, counted)
         if not np.isfinite(losses).all():
             raise self._divergence(step, f"loss is {loss}", counted)
-        for bucket, shard in self._shards:
-            self._exchange(bucket, shard)
         norm, factor = self._norm()
         if not math.isfinite(norm):
             raise self._divergence(step, f"gradients' norm is {norm}", counted)
         values = self._optimizer.values(step)
-        for bucket, shard in self._shards:
-            shard.step(values, factor)
-            self._spread(bucket, shard)
+        exchange.exchange_weights(lambda shard: shard.step(values, factor))
         return StepResult(loss, self._optimizer.learning_rate(step), norm, self._figures())
 
     def moments(self) -> Tensors:
         """Return all moments by name in process 0, and nothing in the other processes."""
+        if self._exchange is None:
+            self.build_graph()
         found: dict[str, FloatArray] = {}
         bf16: set[str] = set()
         for bucket, shard in self._shards:
             for end in shard.ends:
                 whole = self._processes.collect_slices(shard.moment(end), bucket.counts())
-                for name, values in {} if whole is None else self._by_name(bucket, whole).items():
+                for name, values in {} if whole is None else by_name(bucket, whole).items():
                     found[name + end] = values
                     bf16 |= {name + end} if shard.bf16 else set()
         sizes = {one.name: one.size for one in self._engine.trained_weights()}
@@ -170,50 +168,23 @@ class ParallelSteps(StepsOnWindows):
         share = self._share
         return (step - 1) * share.windows + share.first + i * share.batch
 
-    def _compute(self, step: int, counted: int) -> list[float]:
-        """Compute the gradients of this process's windows. Return the losses of all windows of the step."""
+    def _compute(self, step: int, counted: int, exchange: BucketExchange) -> list[float]:
+        """Compute the gradients of this process's windows, and exchange them while the last batch is computed.
+
+        Return the losses of all windows of the step.
+        """
         losses: list[float] = []
         for i in range(self._share.batches):
             batch = self._batch(step, i)
-            inputs = self._inputs(self._start(step, i))
-            self._engine.add_gradients(
-                batch.ids, batch.targets, counted, accumulate=i > 0, starts=batch.starts, **inputs
-            )
+            given = (batch.ids, batch.targets, counted)
+            more = {"accumulate": i > 0, "starts": batch.starts, **self._inputs(self._start(step, i))}
+            if i < self._share.batches - 1:
+                self._engine.add_gradients(*given, **more)
+            else:
+                self._engine.begin_gradients(*given, **more)
+                exchange.exchange_gradients()
             losses += self._losses()
         return [loss for of_process in self._processes.gathered(losses) for loss in of_process]
-
-    def _exchange(self, bucket: Bucket, shard: Shard) -> None:
-        """Set the gradient of a shard, summed over all windows of the step."""
-        rank, lengths, (sent, received) = self._processes.rank, self._lengths(bucket), self._buffers
-        at = 0
-        for pieces in bucket.slices:
-            for first, level in self._nodes[rank]:
-                for piece in pieces:
-                    for place in self._places[piece.name]:
-                        out = sent[at : at + piece.size]
-                        self._engine.window_sum(first, level, place + piece.begin, piece.size, out)
-                        at += piece.size
-        sizes = [len(self._nodes[rank]) * length for length in lengths]
-        counts = [len(of) * lengths[rank] for of in self._nodes]
-        self._processes.exchange_slices(sent[:at], sizes, received[: sum(counts)], counts)
-        nodes = [node for of_process in self._nodes for node in of_process]
-        rows = received[: sum(counts)].reshape(len(nodes), lengths[rank])
-        self._set_gradient(shard, sum_of_nodes(dict(zip(nodes, rows, strict=True)), self._sequences.windows))
-
-    def _set_gradient(self, shard: Shard, values: F32) -> None:
-        """Set the gradient of a shard from the sums over the windows. A gradient that consists of two sums (see
-        `LlamaSeqEngine.gradient_places`) becomes their total.
-        """
-        at = 0
-        for piece, place in shard.places():
-            gradient = shard.gradient[place]
-            for i in range(len(self._places[piece.name])):
-                part = values[at : at + piece.size]
-                if i == 0:
-                    gradient[:] = part
-                else:
-                    np.add(gradient, part, out=gradient, where=part != 0)
-                at += piece.size
 
     def _norm(self) -> tuple[float, np.float32]:
         """Return the norm of the whole gradient, and the factor that clips it."""
@@ -224,20 +195,6 @@ class ParallelSteps(StepsOnWindows):
         flat = np.concatenate(list(squares.values()))
         self._processes.sums(flat)
         return norm_and_factor(flat, self._optimizer.max_norm)
-
-    def _spread(self, bucket: Bucket, shard: Shard) -> None:
-        """Set the weights of a bucket, whose slices the processes have updated, in all processes."""
-        counts = bucket.counts()
-        whole = self._buffers[1][: sum(counts)]
-        self._processes.gather_slices(shard.weights, whole, counts)
-        tensors = self._engine.weights
-        for name, values in self._by_name(bucket, whole).items():
-            tnn_upload_from_float_array(self._engine.sess, tensors[name], values)
-
-    def _by_name(self, bucket: Bucket, whole: F32) -> dict[str, F32]:
-        """Divide the values of a bucket among its weights."""
-        ends = np.cumsum(list(bucket.sizes.values()))[:-1]
-        return dict(zip(bucket.sizes, np.split(whole, ends), strict=True))
 
     def _divergence(self, step: int, what: str, counted: int) -> DivergedError:
         """Find the first tensor that contains NaN or infinity, and return the error that names it, in all processes."""

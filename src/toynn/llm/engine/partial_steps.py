@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
-from toynn.arguments import FloatArray, boolean
+from toynn.arguments import FloatArray, IntArray, boolean
 from toynn.errors import SessionError, TinyNNValueError
 from toynn.llm.engine.tuned_model import TunedModel
 from toynn.llm.graphs import TrainingGraph
 from toynn.llm.inputs import checked_divisor, checked_starts, checked_token_ids
+from toynn.llm.layout import Layout
 from toynn.llm.preference import ReferenceValues
 from toynn.model.weights import NO_OPTIMIZER, Weight
-from toynn.tinynn import tnn_download_window_sum, tnn_gradient_parts, tnn_gradient_place
+from toynn.tinynn import (
+    TrainStep,
+    tnn_begin_step,
+    tnn_continue_step,
+    tnn_download_window_sum,
+    tnn_gradient_parts,
+    tnn_gradient_place,
+)
+
+
+@dataclass(frozen=True)
+class _CheckedBatch:
+    """The layout and the graph that compute a batch, and the values of the inputs that the step uploads."""
+
+    layout: Layout
+    graph: TrainingGraph
+    ids: IntArray
+    labels: FloatArray | IntArray
+    hp: FloatArray
 
 
 class PartialSteps(TunedModel):
@@ -42,17 +65,75 @@ class PartialSteps(TunedModel):
             TinyNNValueError, TinyNNTypeError: an argument is wrong; the message names it.
             SessionError: there is no training graph, or the model has an optimizer.
         """
+        adds = boolean("accumulate", accumulate)
+        with self._batch("add_gradients", seq_ids, targets, loss_divisor, starts, reference) as given:
+            loss, _ = given.layout.step(
+                given.graph,
+                given.ids,
+                given.labels,
+                given.hp,
+                reset_moments=False,
+                accumulate=adds,
+                update=False,
+                node_times=None,
+            )
+            return loss
+
+    def begin_gradients(
+        self,
+        seq_ids: npt.ArrayLike,
+        targets: npt.ArrayLike,
+        loss_divisor: float,
+        *,
+        accumulate: bool = False,
+        starts: npt.ArrayLike | None = None,
+        reference: npt.NDArray[np.float64] | None = None,
+    ) -> None:
+        """Begin a batch of a step as `add_gradients` does, but compute nothing yet: `continue_gradients` computes.
+
+        Another batch or another graph drops a batch that is not complete, and the earlier batches of its step.
+
+        Args, Raises: as for `add_gradients`.
+        """
+        adds = boolean("accumulate", accumulate)
+        with self._batch("begin_gradients", seq_ids, targets, loss_divisor, starts, reference) as given:
+            layout, graph = given.layout, given.graph
+            tensors = TrainStep(layout.token_ids, graph.t_labels, graph.optimizer.t_hp, graph.t_loss)
+            tnn_begin_step(layout.session, tensors, given.ids, given.labels, given.hp, accumulate=adds)
+
+    def continue_gradients(self, name: str | None = None) -> None:
+        """Continue the batch that `begin_gradients` has begun, until the gradient of a weight is complete.
+
+        `window_sum` returns complete gradients before the batch ends. The bits are those of `add_gradients`.
+
+        name: the name of a trained weight; None for the end of the batch.
+
+        Raises TinyNNValueError for another name, and SessionError if no batch has been begun.
+        """
+        layout = self._require_layout()
+        tensor = None if name is None else layout.parameters.tensor(name)[0]
+        with layout.session.exclusive():
+            tnn_continue_step(layout.session, tensor)
+
+    @contextmanager
+    def _batch(
+        self,
+        call: str,
+        seq_ids: npt.ArrayLike,
+        targets: npt.ArrayLike,
+        loss_divisor: float,
+        starts: npt.ArrayLike | None,
+        reference: npt.NDArray[np.float64] | None,
+    ) -> Iterator[_CheckedBatch]:
+        """Check the arguments of the call, upload those that the step does not upload, and hold the session."""
         layout, graph = self._require_layout(), self._require_graph()
         if not isinstance(graph, TrainingGraph) or graph.optimizer.options.updates:
-            raise SessionError(
-                "add_gradients needs a training graph of a model that was realized with optimizer='none'"
-            )
+            raise SessionError(f"{call} needs a training graph of a model that was realized with optimizer='none'")
         ids = checked_token_ids(seq_ids, layout.n, layout.shape.vocab)
         labels = layout.checked_labels(targets, needs_token=False)
         divisor = checked_divisor(loss_divisor)
         inputs = ReferenceValues.checked(graph.preference, reference, layout.options.t_batch)
         hp = np.array([[divisor]] if inputs is None else inputs.inputs.preference.settings(divisor), dtype=np.float32)
-        adds = boolean("accumulate", accumulate)
         firsts = None if starts is None else checked_starts(starts, layout.t_seq, layout.n)
         if firsts is not None and graph.starts is None:
             raise TinyNNValueError("starts can be given only after build_training_step(packed=True)")
@@ -60,10 +141,7 @@ class PartialSteps(TunedModel):
             layout.place(graph, None, firsts)
             if inputs is not None:
                 inputs.upload(layout.session, divisor)
-            loss, _ = layout.step(
-                graph, ids, labels, hp, reset_moments=False, accumulate=adds, update=False, node_times=None
-            )
-            return loss
+            yield _CheckedBatch(layout, graph, ids, labels, hp)
 
     @property
     def has_optimizer(self) -> bool:

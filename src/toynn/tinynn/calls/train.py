@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from toynn.arguments import int32, int64
 from toynn.tinynn.native import lib
-from toynn.tinynn.session import Session, Tensor, built, handle, number, status
+from toynn.tinynn.session import Session, Tensor, built, handle, number, optional_handle, status
 
 
 def tnn_build_forward_only(s: Session, loss: Tensor) -> None:
@@ -63,6 +63,22 @@ def tnn_compute_backward(s: Session) -> None:
     Reset the graph before each call. Raises the errors of `tnn_compute`.
     """
     status(s, lib.tnn_compute_backward)
+
+
+def tnn_continue_step(s: Session, t: Tensor | None = None) -> None:
+    """Continue the batch that `tnn_begin_step` has begun: compute until the gradient of t is complete, or without t
+    until the end of the batch.
+
+    `tnn_download_window_sum` can read complete gradients before the end. If the call fails while it computes, the batch
+    is abandoned.
+
+    Args:
+        t: a parameter, or None.
+
+    Raises:
+        SessionError: no batch has been begun.
+    """
+    status(s, lib.tnn_continue_step, optional_handle(s, "t", t))
 
 
 def tnn_reserve_batches(s: Session, batches: int) -> None:
