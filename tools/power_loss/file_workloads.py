@@ -15,7 +15,7 @@ from toynn.interop import export_gguf, export_hf, import_hf
 from toynn.model.trained_model import TrainedModel
 from toynn.storage.checkpoint import load_checkpoint, write_checkpoint
 from toynn.storage.checkpoint.names import checkpoint_names
-from toynn.storage.checkpoint.run_folder import named_checkpoint
+from toynn.storage.checkpoint.reading import named_checkpoint
 from workload import FaultError
 
 DATA = Path("made") / "data"

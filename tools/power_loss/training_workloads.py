@@ -15,7 +15,7 @@ from toynn import TinyNNError, TrainArgs, train
 from toynn.storage.checkpoint import Checkpoint, load_checkpoint
 from toynn.storage.checkpoint.names import CONFIG as CONFIG_FILE
 from toynn.storage.checkpoint.names import LOG, NUMBERS, REFERENCE, checkpoint_names
-from toynn.storage.checkpoint.run_folder import named_checkpoint
+from toynn.storage.checkpoint.reading import named_checkpoint
 from toynn.training import CheckpointArgs, OptimizerArgs, StepArgs, StopTraining, TrainConfig
 from toynn.training.events import Event, Saved, Stepped
 from toynn.training.run_log import read_log

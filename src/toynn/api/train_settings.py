@@ -12,7 +12,7 @@ from toynn.arguments import shown
 from toynn.errors import ConfigurationError, ConfigurationTypeError
 from toynn.extras import naming_the_extra
 from toynn.storage.checkpoint import Checkpoint, load_checkpoint
-from toynn.storage.checkpoint.run_folder import named_checkpoint
+from toynn.storage.checkpoint.reading import named_checkpoint
 from toynn.training.config import TrainConfig
 from toynn.training.key_names import NO_VOCABULARY_KEY, VOCABULARY, similar_key
 from toynn.training.optimizer_config import CHANGEABLE

@@ -8,6 +8,7 @@ from toynn.extras import naming_the_extra
 
 with naming_the_extra():
     from toynn.storage.checkpoint.folder import Checkpoint, TrainingState
-    from toynn.storage.checkpoint.run_folder import RunFolder, RunReader, load_checkpoint, write_checkpoint
+    from toynn.storage.checkpoint.reading import load_checkpoint
+    from toynn.storage.checkpoint.run_folder import RunFolder, RunReader, write_checkpoint
 
 __all__ = ["Checkpoint", "RunFolder", "RunReader", "TrainingState", "load_checkpoint", "write_checkpoint"]

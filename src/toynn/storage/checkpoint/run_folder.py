@@ -23,14 +23,13 @@ import shutil
 from pathlib import Path
 from types import TracebackType
 
-from toynn.arguments import boolean, integer, one_of, text
+from toynn.arguments import boolean, integer
 from toynn.errors import FileFormatError, RunFolderError, TinyNNTypeError, TinyNNValueError
 from toynn.initialised import Initialised
 from toynn.llm.adapters.model_on_base import AnyModel, ModelOnBase
 from toynn.model.trained_model import TrainedModel
-from toynn.storage.checkpoint.folder import Checkpoint, CheckpointRemovedError, TrainingState, read_folder, write_folder
-from toynn.storage.checkpoint.foreign import what_it_is
-from toynn.storage.checkpoint.meta import META, read_checkpoint_meta
+from toynn.storage.checkpoint.folder import Checkpoint, TrainingState, write_folder
+from toynn.storage.checkpoint.meta import read_checkpoint_meta
 from toynn.storage.checkpoint.names import (
     BEST,
     CHECKPOINTS,
@@ -45,6 +44,7 @@ from toynn.storage.checkpoint.names import (
     order,
     pointed,
 )
+from toynn.storage.checkpoint.reading import load_checkpoint, named_checkpoint, require_checkpoint
 from toynn.storage.durable_files import make_folder, replace_file, sync
 from toynn.storage.regular_files import naming_file, open_regular_to_append, path_of
 from toynn.storage.tensor_files import Tensors
@@ -133,7 +133,7 @@ class RunFolder(RunReader):
         `close`; or OSError if a file cannot be written.
         """
         self._require_open()
-        _require_checkpoint(self.path, name)
+        require_checkpoint(self.path, name)
         if (self.path / BEST).exists() and not self._is_best_until(name):
             best = [other for other in checkpoint_names(self.path) if order(other)[0] == best_step]
             if best:
@@ -275,67 +275,6 @@ class RunFolder(RunReader):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def load_checkpoint(path: Path, which: str = LATEST) -> Checkpoint:
-    """Read and check a checkpoint.
-
-    path: the folder of a checkpoint or of a run.
-    which: the checkpoint of a run to read, "latest" or "best".
-
-    The run may be in training. If the run removes the checkpoint while this function reads it, the function reads the
-    new latest or best checkpoint instead.
-
-    Raises FileFormatError if there is no checkpoint, or if the checkpoint is damaged or has a newer version. Raises
-    TinyNNTypeError or TinyNNValueError for an invalid argument.
-    """
-    path = path_of("path", path)
-    one_of("which", which, (LATEST, BEST))
-    if (other := what_it_is(path)) is not None:
-        raise FileFormatError(other)
-    if not path.is_dir():
-        raise FileFormatError(f"{path} must be the folder of a run or of a checkpoint, but is not a folder")
-    if (path / META).exists():
-        return read_folder(path)
-    read = None
-    while True:
-        if not (path / which).exists():
-            raise FileFormatError(
-                f"{path} is neither a checkpoint nor a run with a {which} checkpoint; give the folder of one of them"
-            )
-        name = pointed(path, which)
-        place = path / CHECKPOINTS / name
-        if name == read and not place.exists():
-            raise FileFormatError(f"{path / which} is damaged: it names {name}, which does not exist{_others(path)}")
-        read = name
-        try:
-            return read_folder(place)
-        except CheckpointRemovedError:
-            continue  # the run has already changed `latest` and `best`: read the checkpoint that they name now
-        except FileFormatError as error:
-            if place.exists():
-                raise FileFormatError(f"{error}{_others(path, name)}") from None
-
-
-def _others(run: Path, name: str = "") -> str:
-    """Return the end of an error message, which lists the newest checkpoints except the one with this name."""
-    others = [str(run / CHECKPOINTS / other) for other in checkpoint_names(run) if other != name]
-    return f"; other checkpoints: {', '.join(others[-3:])}" if others else ""
-
-
-def named_checkpoint(run: Path, name: str) -> Checkpoint:
-    """Read the checkpoint with this name from a run. Raises TinyNNValueError for an unknown name, or FileFormatError
-    for a damaged checkpoint.
-    """
-    _require_checkpoint(run, name)
-    return read_folder(run / CHECKPOINTS / name)
-
-
-def _require_checkpoint(run: Path, name: str) -> None:
-    names = checkpoint_names(run)
-    if text("name", name) not in names:
-        there = f"its checkpoints are {', '.join(names)}" if names else "it has no checkpoints at all"
-        raise TinyNNValueError(f"{run} has no checkpoint {name!r:.60}; {there}")
 
 
 def write_checkpoint(
