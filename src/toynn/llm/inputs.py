@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from toynn.arguments import INT31_MAX, FloatArray, IntArray, float32, integer
+from toynn.arguments import INT31_MAX, FloatArray, IntArray, float32, integer, shown
 from toynn.errors import TinyNNValueError
 from toynn.llm.labels import IGNORE_ID, IGNORED
 from toynn.tinynn.arrays import float_array, int_array
@@ -134,7 +134,7 @@ def checked_step(step: int | None, needed: bool) -> int | None:
         raise TinyNNValueError("step is missing: it must be given for a model that was realized with moments='bf16'")
     if step is not None and not needed:
         raise TinyNNValueError(
-            f"step must be left out, got {step!r}: it is used only for a model that was realized with moments='bf16'"
+            f"step must be left out, got {shown(step)}: only a model that was realized with moments='bf16' uses it"
         )
     return None if step is None else integer("step", step, 0, INT31_MAX)
 
