@@ -68,7 +68,10 @@ def not_finite(values: npt.NDArray[Any]) -> str | None:
 
 
 def _all_finite(values: npt.NDArray[Any]) -> bool:
-    """Return whether an array has only finite numbers. The results for a large array are kept in the cache only."""
+    """Return whether an array has only finite numbers.
+
+    A large array is checked in parts, so that the intermediate results stay in the CPU's cache.
+    """
     if values.size <= _CHECKED_AT_ONCE or not values.flags.c_contiguous:
         return bool(np.isfinite(values).all())
     flat, finite = values.reshape(-1), np.empty(_CHECKED_AT_ONCE, dtype=np.bool_)

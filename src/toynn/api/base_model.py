@@ -77,7 +77,9 @@ def decoder_of(
     cache: str = "f32",
     n_threads: int | None = None,
 ) -> LlamaDecoder:
-    """Return a decoder of a checkpoint. base: the base of a checkpoint without the weights of the model.
+    """Return a decoder of a checkpoint.
+
+    base: the open base, if the checkpoint does not contain the weights of the model.
 
     Raises TinyNNValueError if the base is missing. Also raises the errors of `LlamaDecoder`.
     """

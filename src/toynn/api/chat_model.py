@@ -39,7 +39,8 @@ _ROOM = 4  # with drop_oldest, at least 1/4 of the context stays free for the re
 class KeptTemplate(NamedTuple):
     """A chat template that was read.
 
-    state: the time of the last change and the size of its file when it was read; None if the template has no file.
+    state: the time of the last change and the size of the template's file, when the file was read. None: the template
+        does not come from a file.
     """
 
     state: tuple[int, int] | None

@@ -88,7 +88,8 @@ def window_losses(
     tokens after the window before. If two windows predict the same token, only the loss from the earlier window is
     returned.
 
-    processes: the processes that divide the windows among themselves, all of which call this function, or None.
+    processes: the processes that divide the windows among themselves. All of them call this function. None: this
+        process computes all windows.
     """
     windows = [(ids, *place) for ids in sequences for place in _places(len(ids), window, stride)]
 
@@ -102,7 +103,7 @@ def window_losses(
 
 def _places(n: int, window: int, stride: int) -> list[tuple[int, int]]:
     """Divide n tokens into windows. Return, for each window, the position of its first token, and the number of tokens
-    that the windows before predict.
+    that all earlier windows together predict.
     """
     places, counted = [], 0
     for start in range(0, n, stride):

@@ -24,7 +24,7 @@ class GeneratingModel(ChatModel):
     _around: TokensAround
 
     def _separators(self, separator: str | None = None) -> tuple[str, ...]:
-        """Return the separator lines of a text. separator: a given line, "" for none, or None for the default."""
+        """Return the separator lines of a text. separator: the user's choice; "": no separator; None: the default."""
         raise NotImplementedError
 
     def stream(

@@ -16,7 +16,7 @@ class PlainProgress:
     """A callback that prints to stderr: the start, some steps, each evaluation, some checkpoints, advice, and the end.
 
     every: print the first step, the last step, and each step whose number is a multiple of `every`. A checkpoint is
-        printed if no other checkpoint was printed in the last `every` steps. None: choose a value from `lines`.
+        printed if no other checkpoint was printed in the last `every` steps. None: the number is computed from `lines`.
     lines: if `every` is None, print at most about this many steps.
     ending: print a line at the end of the run.
     """

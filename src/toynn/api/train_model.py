@@ -144,8 +144,8 @@ def train(
         callbacks: functions that are called with each event, see `toynn.training.events`. If a callback raises
             `toynn.training.StopTraining`, training ends after the current step and saves a checkpoint.
         settings: single settings, which override config: steps=300, lr=1e-3, d_model=64. A section takes a mapping:
-            checkpoint={"every": 100}. A full key works as well: **{"checkpoint.every": 100}. None changes nothing.
-            `toynn train --show-config` prints all settings with their meaning.
+            checkpoint={"every": 100}. A full key works as well: **{"checkpoint.every": 100}. A setting whose value is
+            None has no effect. `toynn train --show-config` prints all settings with their meaning.
 
     `train(TrainArgs(...), callbacks)` takes all arguments except callbacks and progress as one object. The default of
     progress is then false.

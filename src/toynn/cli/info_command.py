@@ -135,10 +135,10 @@ def _how_it_ended(path: Path) -> str:
 
 
 def _of_run(path: Path, damage: list[str]) -> dict[str, Any]:
-    """Return the description of a run without its latest checkpoint: the checkpoints, the best one, the end of the log.
+    """Return the names of the checkpoints of a run, the best checkpoint, and why the run ended.
 
-    damage: a list, to which a message is added for each part that cannot be read. A run can be used without these
-        parts.
+    damage: a list of messages. This function appends a message for each part that cannot be read. A run can be used
+        without these parts.
     """
     info: dict[str, Any] = {"checkpoints": ", ".join(checkpoint_names(path))}
     parts: dict[str, tuple[str, Callable[[], str]]] = {

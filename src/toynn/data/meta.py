@@ -105,8 +105,8 @@ class Split(Initialised):
     documents: the number of documents that begin in the file. None: an older version of toynn wrote the file and did
         not count them.
     samples: the files that describe the samples in the file, if the data was made of samples.
-    source_tokens: the number of tokens of each source, whose tokens follow one another in the file; None: there is one
-        source, there are more than MOST_SOURCES, or an older version of toynn wrote the file.
+    source_tokens: the number of tokens of each source. The file contains the sources one after the other. None: there
+        is only one source, there are more than MOST_SOURCES, or an older version of toynn wrote the file.
     """
 
     file: str

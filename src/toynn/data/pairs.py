@@ -54,7 +54,9 @@ class PairBatcher(EqualWindows):
         self._drawn: tuple[int, npt.NDArray[np.int64]] = (-1, np.zeros(0, dtype=np.int64))
 
     def numbers(self, start: int, n: int) -> npt.NDArray[np.int64]:
-        """Return the numbers, in the split, of the pairs from start to start + n - 1 of the order, int64 (n,)."""
+        """Return which pairs of the split have the places start to start + n - 1 in the order of the epochs, int64
+        (n,).
+        """
         n = integer("n", n, 1)
         start = integer("start", start, 0, 2**62 - n)
         with memory_for("n", 8 * n, f"the numbers of {n} pairs"):
@@ -75,12 +77,14 @@ class PairBatcher(EqualWindows):
         return int(self._counted[: self._starts[2 * n]].sum(dtype=np.int64))
 
     def read(self, start: int, n: int) -> Batch:
-        """Return the pairs from start to start + n - 1 of the order, as 2 * n windows."""
+        """Return the pairs at the places start to start + n - 1 in the order of the epochs, as 2 * n windows."""
         return Batch(*self.cut(self.numbers(start, n), n))
 
     def tokens_between(self, borders: npt.NDArray[np.int64], start: int, n: int) -> npt.NDArray[np.int64]:
-        """Count the tokens of the pairs from start to start + n - 1 between each border and the next border, int64
-        (borders - 1,). borders: positions in the data.
+        """Count the tokens between each border and the next border, int64 (len(borders) - 1,).
+
+        Only the pairs at the places start to start + n - 1 in the order of the epochs count. borders: positions in the
+        data.
         """
         numbers = self.numbers(start, n)
         first, end = self._starts[2 * numbers][:, None], self._starts[2 * numbers + 2][:, None]  # (n, 1)
@@ -90,7 +94,7 @@ class PairBatcher(EqualWindows):
     def cut(self, numbers: npt.NDArray[np.int64], n: int) -> tuple[IntArray, IntArray]:
         """Return the ids and targets of pairs, as two int32 arrays (2 * n * t_seq,).
 
-        numbers: at most n numbers of pairs. If there are fewer, the rest has no targets.
+        numbers: the numbers of at most n pairs. If there are fewer than n, the remaining windows have no targets.
         """
         t = self.t_seq
         if 2 * n * t > INT31_MAX:

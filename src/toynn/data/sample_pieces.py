@@ -20,9 +20,9 @@ IntArray = npt.NDArray[np.int32]
 class SamplePieces:
     """The samples of a split, in pieces of at most t_seq places.
 
-    A token of a sample predicts the next token of the same sample, so a sample of n tokens needs n - 1 places. A longer
-    sample is divided into pieces of t_seq places, which are then samples of their own. Pieces without a target that
-    counts are left out.
+    A token of a sample predicts the next token of the same sample, so a sample of n tokens needs n - 1 places. A sample
+    that needs more than t_seq places is divided into pieces of at most t_seq places. Each piece is then used like a
+    sample. Pieces without a target that counts are left out.
 
     split: a split made of samples.
     first: the position in the split of the first token of each piece, (pieces,).
@@ -65,8 +65,9 @@ class SamplePieces:
             targets[:size][self.split.counted[first + 1 : first + size + 1] == 0] = IGNORED
 
     def tokens_between(self, borders: Positions, pieces: Positions) -> Positions:
-        """Return the number of places of these pieces between each border and the next border, int64 (borders - 1,).
-        borders: positions in the split.
+        """Return the number of places of these pieces between each border and the next border, as an int64 array.
+
+        borders: positions in the split, (n,). The result has the shape (n - 1,).
         """
         counts = np.zeros(borders.size - 1, dtype=np.int64)
         np.add.at(counts, np.searchsorted(borders, self.first[pieces], side="right") - 1, self.size[pieces])

@@ -52,7 +52,10 @@ class SampleWindows(EqualWindows, Initialised):
         self._drawn = _Epoch(-1, np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
 
     def targets(self, windows: int) -> int:
-        """Return the number of targets that count in the first windows of the first epoch. 0: in all windows."""
+        """Return the number of targets that count in the first windows of the first epoch.
+
+        windows: the number of these windows; 0: all windows.
+        """
         if windows == 0 or windows >= self.windows_per_epoch:
             return int(self._pieces.targets.sum())
         epoch = self._epoch(0)

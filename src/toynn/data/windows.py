@@ -58,8 +58,9 @@ class Windows(Protocol):
         ...
 
     def tokens_between(self, borders: npt.NDArray[np.int64], start: int, n: int) -> npt.NDArray[np.int64]:
-        """Count the tokens in the windows from start to start + n - 1 between each border and the next border, int64
-        (borders - 1,). borders: positions in the data.
+        """Count the tokens between each border and the next border, int64 (len(borders) - 1,).
+
+        Only the tokens in the windows from start to start + n - 1 count. borders: positions in the data.
         """
         ...
 
@@ -223,7 +224,9 @@ class WindowBatcher(EqualWindows, Initialised):
         return drawn
 
     def _useful(self, starts: npt.NDArray[np.int64], offset: int) -> npt.NDArray[np.int64]:
-        """Return the starts with a different window in place of each window without a target that counts."""
+        """Return the starts of the windows that have a target that counts, repeated until there are windows_per_epoch
+        starts.
+        """
         n, t = self.windows_per_epoch, self.t_seq
         targets = np.asarray(self._counted)[offset + 1 : offset + 1 + n * t]
         counts = np.any(targets.reshape(n, t), axis=1)  # (n,): whether window i has a target that counts

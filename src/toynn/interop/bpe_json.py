@@ -40,8 +40,9 @@ def described_bpe(
     tokens: the text of each token, by id.
     before, after: the ids of the tokens that are put around a text.
     added: the added tokens.
-    unknown: the token for a character without a token.
-    fuse_unknown: several such characters in a row become one token.
+    unknown: the token that stands for each character that the vocabulary does not contain; None: there is no such
+        token.
+    fuse_unknown: consecutive characters that the vocabulary does not contain become one token.
     """
     return {
         "version": "1.0",

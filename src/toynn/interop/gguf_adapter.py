@@ -32,9 +32,9 @@ def export_gguf_adapter(
     """Write an adapter as a GGUF file for llama.cpp, which loads it beside the base (`--lora`).
 
     The matrices are F32. In architectures with interleaved rows, the matrices B of q and k have the row order of the
-    base in llama.cpp. llama.cpp computes alpha / rank. For an adapter with `use_rslora`, the file therefore contains
-    the alpha that gives the right scale, and the original alpha under a key of toynn. The file is written under another
-    name and renamed when it is complete.
+    base in llama.cpp. llama.cpp always uses the scale alpha / rank. For an adapter with `use_rslora`, the file
+    therefore contains another alpha, which gives the right scale in llama.cpp, and the original alpha under a key of
+    toynn. The file is written under another name and renamed when it is complete.
 
     Args:
         name: the name of the adapter in the file. Default: the name of the file.

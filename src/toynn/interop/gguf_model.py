@@ -218,7 +218,9 @@ class MappedGguf(GgufModel):
         )
 
     def whole(self, s: nn.Session, name: str) -> nn.Tensor:
-        """Declare a whole tensor as a weight of the session, before `tnn_finalize_weights`. ggml's shape is reversed.
+        """Declare a whole tensor as a weight of the session, before `tnn_finalize_weights`.
+
+        The weight has the dimensions of the tensor in reverse order, because ggml begins with the columns.
 
         Raises:
             TinyNNValueError: there is no tensor of this name, or it has more than three dimensions.

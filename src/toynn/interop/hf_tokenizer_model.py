@@ -89,7 +89,8 @@ def _described_charsmap(content: bytes) -> dict[str, Any]:
 def _keep_whole(described: dict[str, Any], symbols: list[str], prefix: str) -> None:
     """Make each user-defined piece of the model a token wherever it occurs in a text, without making it an added token.
 
-    Added tokens would divide the text before the space is put in front of it, and each part would get a space.
+    If the pieces were added tokens, they would first divide the text into parts. Then a space would be put before each
+    part, and not only before the whole text.
     """
     described["added_tokens"] = [one for one in described["added_tokens"] if one["content"] not in symbols]
     pattern = "|".join(re.escape(symbol) for symbol in sorted(symbols, key=len, reverse=True))

@@ -153,7 +153,11 @@ def _check_equal_scores(group: list[tuple[str, str]], score: float, number: int)
 
 
 def _joined(n: int, ranks: Mapping[tuple[int, int], int], *, by_rank: bool) -> list[int]:
-    """Return the lengths of the pieces into which a run of n characters is joined."""
+    """Return the lengths of the pieces into which n equal characters are joined.
+
+    ranks: the rank of each merge, by the lengths of its two pieces. by_rank: the merge with the lowest rank is applied
+        first, as in the tokenizers library; False: the leftmost merge, as in SentencePiece.
+    """
     parts = [1] * n
     while places := [i for i, pair in enumerate(itertools.pairwise(parts)) if pair in ranks]:
         at = min(places, key=lambda i: ranks[parts[i], parts[i + 1]]) if by_rank else places[0]

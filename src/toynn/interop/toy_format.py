@@ -74,8 +74,10 @@ def whole_names(names: Collection[str]) -> set[str]:
 
 
 def stored_sizes(shape: ModelShape, names: Collection[str]) -> dict[str, tuple[int, ...]]:
-    """Return the size of each tensor that a file must have for a model of this shape. names: the names of its
-    tensors."""
+    """Return the size of each tensor that a file must have for a model of this shape.
+
+    names: the names of the file's tensors.
+    """
     weights = weights_by_head_of(shape) if any(has_head(name) for name in names) else weights_of(shape)
     return {weight.name: weight.size for weight in weights}
 

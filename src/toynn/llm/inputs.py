@@ -155,7 +155,8 @@ def _checked_row(name: str, row: npt.ArrayLike, columns: tuple[str, ...]) -> Flo
 def block_causal_mask(t_seq: int, t_batch: int, window: int = 0) -> FloatArray:
     """Return the attention mask float32 (T*B queries, T*B keys): 0 for keys that a query sees, -1e30 for all others.
 
-    A query sees the keys of its own sequence up to its own position, and with a window only the last `window` of them.
+    A query sees the keys of its own sequence up to its own position. If `window` is above 0, a query sees only the last
+    `window` of these keys.
     """
     with memory_for("t_batch", 4 * (t_batch * t_seq) ** 2 + 2 * t_seq**2, "the rows of the block-causal mask"):
         causal = np.tril(np.ones((t_seq, t_seq), dtype=bool))  # (T queries, T keys)

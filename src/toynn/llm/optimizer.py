@@ -81,8 +81,8 @@ class OptimizerOptions:
 class Optimizer:
     """The tensors of the optimizer.
 
-    t_hp: f32 (7,), or (14,) without decay_vectors, and 3 more with muon. t_clip, t_norm: f32 (2,), or None without
-        clip. t_step: the number of the step, i32 (1,), or None without bf16_moments.
+    t_hp: f32 (7,), or (14,) if decay_vectors is False; if muon is True, 3 numbers more. t_clip, t_norm: f32 (2,), or
+        None if clip is False. t_step: the number of the step, i32 (1,), or None if bf16_moments is False.
     """
 
     options: OptimizerOptions
@@ -92,9 +92,9 @@ class Optimizer:
     t_step: Tensor | None = None
 
     def values_of_hp(self, row: FloatArray, muon_row: FloatArray | None = None) -> FloatArray:
-        """Return the values of t_hp for a row (1, 7) of `AdamW.hp`, and a row (1, 3) of `Muon.hp` with muon.
+        """Return the values of t_hp. row: (1, 7), from `AdamW.hp`. muon_row: (1, 3), from `Muon.hp`, if Muon is used.
 
-        Without decay_vectors, the row of AdamW is followed by the same row with weight decay 0. The row of Muon is
+        If decay_vectors is False, the row of AdamW is followed by the same row with weight decay 0. The row of Muon is
         last. Raises SessionError for a graph without optimizer steps.
         """
         if not self.options.updates:

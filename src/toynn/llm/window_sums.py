@@ -18,7 +18,10 @@ def sums_of_windows(rows: npt.NDArray[np.float64], t_seq: int) -> npt.NDArray[np
 
 
 def tree_sum(values: Sequence[float]) -> float:
-    """Return the sum of the values of all windows of a step, as a binary tree over the numbers of the windows."""
+    """Return the sum of the values of all windows of a step.
+
+    The values are added in pairs of neighbours, then the sums in pairs, and so on, as in a binary tree.
+    """
     nodes = list(values)
     while len(nodes) > 1:  # if the number of nodes is odd, the last node moves to the next level unchanged
         pairs = [left + right for left, right in zip(nodes[::2], nodes[1::2], strict=False)]

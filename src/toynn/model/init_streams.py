@@ -48,7 +48,7 @@ STREAMS: dict[str, type[Lcg31Stream] | type[XorShift64Stream]] = {
 
 
 def make_stream(name: str, seed: int) -> Lcg31Stream | XorShift64Stream:
-    """Return the class of the stream called "lcg31" or "xorshift64". Raises TinyNNValueError for any other name."""
+    """Return a new stream of the kind "lcg31" or "xorshift64". Raises TinyNNValueError for any other name."""
     if not isinstance(name, str):
         raise TinyNNTypeError(f"init_stream must be a str, got {kind_of(name)}")
     if name not in STREAMS:

@@ -154,9 +154,10 @@ class Weight:
         return len(self.size) > 1
 
     def moments(self, optimizer: str) -> tuple[str, ...]:
-        """Return the ends of the names of the moments that the optimizer adamw, muon or none keeps for this weight.
+        """Return the suffixes of the moments that an optimizer keeps for this weight: ".m", ".v", both or neither.
 
-        Muon keeps one moment for each matrix of a layer. All other weights have the two moments of AdamW.
+        optimizer: "adamw", "muon" or "none". Muon keeps one moment for each matrix of a layer. All other weights have
+        the two moments of AdamW.
         """
         by_muon = optimizer == "muon" and self.layer is not None and len(self.size) == 2
         return () if optimizer == NO_OPTIMIZER else MOMENTS[:1] if by_muon else MOMENTS

@@ -15,7 +15,7 @@ T = TypeVar("T")
 def in_turn(processes: Processes | None, items: Sequence[A], compute: Callable[[A], T]) -> list[T]:
     """Return compute(item) for each item, in the order of the items. The processes compute the items in turn.
 
-    processes: the processes, all of which call this function, or None for a process that computes alone.
+    processes: the processes of the job, all of which call this function. None: this process computes all items.
 
     Raises the TinyNNValueError of the first computation that fails, as a single process would. Any other exception is
     raised only in the process in which it occurs.

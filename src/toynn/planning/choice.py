@@ -107,8 +107,9 @@ def chosen(
 ) -> tuple[Choice | None, list[Choice]]:
     """Return the best choice for a time, and the best training of each option that was considered.
 
-    Larger models are not considered if the last two were worse than a smaller one, or if measuring the options took
-    more than `most_measuring` seconds. The first result is None if too few steps of the smallest model fit.
+    No larger model is considered after two consecutive models that are worse than a smaller model, or when measuring
+    the options has taken more than `most_measuring` seconds. The first result is None if too few steps of the smallest
+    model fit.
     """
     choices: list[Choice] = []
     best: Choice | None = None

@@ -142,7 +142,11 @@ class ScalingLaw:
         return [loss + math.log(text.probe) - probe for loss, probe in zip(losses, self.probes, strict=True)]
 
     def _weights(self, text: Text) -> list[float]:
-        """Return the weight of each kind: between two kinds, linear in the logarithm of the loss of the probe."""
+        """Return the weight of each kind of text for interpolation. The weights add up to 1.
+
+        If the loss of the probe lies between the losses of two kinds, only these kinds have weights. The weights are
+        linear in the logarithm of the loss of the probe.
+        """
         order = sorted(range(len(self.kinds)), key=lambda i: self.probes[i])
         places = [self.probes[i] for i in order]
         at = places[0] if text.probe is None else math.log(text.probe)
@@ -168,7 +172,9 @@ class ScalingLaw:
         return max(1, int(passes * text.tokens / tokens_of_step))
 
     def balanced_tokens(self, text: Text, layer_parameters: float) -> float:
-        """Return the number of tokens for which no smaller or larger model gives a lower loss for the same operations.
+        """Return the number of tokens for which a model of this size is the best.
+
+        With the same number of operations, no smaller or larger model gives a lower loss.
 
         The law of the kind that is nearest to the text decides.
         """

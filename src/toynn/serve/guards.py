@@ -1,8 +1,9 @@
 """Refuse requests that do not come from the user: requests of web pages of other sites, and requests without the key.
 
-A page of any web site can make the browser of the user send requests to a server on the user's machine. To a request
-that could harm the user, the browser adds the header Origin, which names the site of the page. With DNS rebinding, the
-page's own host name points to the user's machine; then the header Host has this name.
+A page of any web site can make the browser of the user send requests to a server on the user's machine. The browser
+adds the header Origin, which names the site of the page, to each request that could harm the user. With DNS rebinding,
+the host name of the page is made to point to the user's machine. The header Host of the requests then contains this
+name.
 """
 
 from __future__ import annotations

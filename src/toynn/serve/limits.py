@@ -16,8 +16,8 @@ class Limits:
         429.
     seconds: the longest time of a request, including its time in the queue.
     connections: the largest number of open connections; further requests get the status 503.
-    client_seconds: the longest time in which a client must send a request, and the longest time in which it may read
-        nothing of a response.
+    client_seconds: the longest time that a client may take to send a request, and the longest time for which a client
+        may read nothing of a response. The server closes the connection to a slower client.
 
     Raises TinyNNTypeError or TinyNNValueError, which name the field.
     """

@@ -70,8 +70,8 @@ def bf16_of(tensors: Tensors) -> frozenset[str]:
 def write_tensors(path: Path, tensors: Tensors, metadata: dict[str, str] | None = None) -> str:
     """Write tensors to a new file, wait until it is on the disk, and return its SHA-256.
 
-    The file has the bytes that the safetensors library writes, which would copy all tensors once more in memory. Like
-    the library, this function writes the tensors of F32 before those of BF16.
+    The file has the same bytes as a file that the safetensors library writes. The library would need memory for a
+    second copy of all tensors. F32 tensors are written before BF16 tensors, as the library does.
 
     Raises OSError if the file cannot be written. The file may then be incomplete.
     """

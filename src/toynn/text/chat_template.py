@@ -53,7 +53,7 @@ class RenderedChat(NamedTuple):
 class RenderRequest:
     """A conversation to render.
 
-    messages: dicts with the keys "role" and "content", and others that the template knows.
+    messages: dicts with the keys "role" and "content", and further keys that the template reads.
     tools, documents: lists of dicts, or None.
     variables: further variables of the template, for example enable_thinking.
     spans: "none"; "generated" for the parts that the model generates; "completion" for all text after the first

@@ -61,10 +61,10 @@ class Piece:
 
 
 def separators_of(separator: str | None, eos: str | None) -> tuple[str, ...]:
-    """Return the separator lines: the given one, or by default the text of eos and <|endoftext|>.
+    """Return the separator lines: the line that the user chose, or by default the text of eos and <|endoftext|>.
 
-    separator: "" for no separator. Raises TinyNNTypeError for a value that is not a str, or TinyNNValueError for a
-        separator with several lines.
+    separator: the user's choice; "": no separator; None: the default. Raises TinyNNTypeError for a value that is not a
+        str, or TinyNNValueError for a separator with several lines.
     """
     if separator is None:
         return tuple(dict.fromkeys([eos, END_OF_TEXT] if eos else [END_OF_TEXT]))

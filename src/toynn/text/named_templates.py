@@ -18,7 +18,7 @@ NAMED_TEMPLATES = {
 
 
 def default_template(sources: Mapping[str, str], argument: str) -> str:
-    """Return the only template, or the template with the name "default" of several ones.
+    """Return the only template. If there are several templates, return the one with the name "default".
 
     sources: the templates by name.
     argument: the name of the argument for messages.

@@ -45,10 +45,12 @@ def parsed_tokenizer(content: bytes) -> Tokenizer:
 
 
 def written_tokenizer(tokenizer: Tokenizer) -> bytes:
-    """Return the tokenizer.json of a parsed tokenizer. The next `parsed_tokenizer` of these bytes returns the tokenizer
-    itself, because parsing the file of a large vocabulary takes a tenth of a second.
+    """Return the tokenizer.json of a parsed tokenizer.
 
-    The caller must not use the tokenizer afterwards.
+    If the next call of `parsed_tokenizer` gets these bytes, it returns the same object without parsing them. Parsing
+    takes a tenth of a second for a large vocabulary.
+
+    The caller must not use the tokenizer after this call.
     """
     content: bytes = tokenizer.to_str(pretty=True).encode("utf-8")
     _ready[:] = [(content, tokenizer)]

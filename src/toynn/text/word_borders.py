@@ -29,7 +29,8 @@ BETWEEN_WORDS = re.compile(
 def parts_of(text: str, size: int, borders: re.Pattern[str], longest: int | None = None) -> Iterator[str]:
     """Yield a text in parts of about `size` characters, cut at borders.
 
-    A part grows to the next border. If `longest` is given and a part would be longer than `longest`, it is cut anyway.
+    A part grows to the next border. If `longest` is given and there is no border in the first `longest` characters of a
+    part, the part is cut after `longest` characters.
     """
     start = 0
     while len(text) - start > size:

@@ -34,7 +34,8 @@ def tnn_upload_from_float_array(s: Session, t: Tensor, data: npt.ArrayLike, n: i
 
     `data` is any array-like of floating or integer dtype. The numbers are rounded to f32 and then to the tensor's
     dtype. For a tensor of shape [cols, rows], an array (cols, rows) is refused: use `upload_transposed` for it. Any
-    other shape is accepted. `n`, the reference's argument, may state the number of elements of `data`.
+    other shape is accepted. The optional argument `n`, which the reference has too, is the number of elements of
+    `data`.
 
     Raises:
         TinyNNValueError: `data` has another number of elements than the tensor, a number that does not fit f32, or the
@@ -69,7 +70,7 @@ def _not_transposed(t: Tensor, array: FloatArray) -> None:
 def tnn_upload_from_int_array(s: Session, t: Tensor, data: npt.ArrayLike, n: int | None = None) -> None:
     """Upload integers to an i32 tensor with the same number of elements. Dimension ne0 varies fastest.
 
-    `n`, the reference's argument, may state the number of elements of `data`.
+    The optional argument `n`, which the reference has too, is the number of elements of `data`.
 
     Raises the errors of `tnn_upload_from_float_array`.
     """
@@ -217,7 +218,7 @@ def download_row_major(s: Session, t: Tensor, rows: int, cols: int) -> FloatArra
 
 
 def size_of(t: Tensor) -> int:
-    """Return the number of elements, or 0 for a stale handle, which the next C call reports."""
+    """Return the number of elements. Return 0 for a stale handle; the next C call then raises the error."""
     try:
         return math.prod(t.ne)
     except SessionError:

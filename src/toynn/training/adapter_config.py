@@ -41,7 +41,7 @@ class AdapterArgs:
         return AdapterSpec(self.rank, self.alpha, self.rslora, self.targets) if self.rank else None
 
     def continuing(self, spec: AdapterSpec, path: Path) -> AdapterArgs:
-        """Return these settings with the settings of the adapter that training starts from.
+        """Return a copy of these settings with the rank, alpha, rslora and targets of `spec`, the adapter to continue.
 
         path: the checkpoint of the adapter. Raises ConfigurationError if the user chose a setting that differs from the
         adapter.

@@ -42,7 +42,7 @@ class AveragedWeights:
         return self._values[name] if name in self._values else self._engine.download_weight(name)
 
     def unaveraged(self) -> Tensors:
-        """Return the weights of the engine by their names in a checkpoint, X.w. Each is copied when it is read."""
+        """Return the weights of the engine, copied when they are read. The weight X has the name "X.w" here."""
         shapes = {name + UNAVERAGED: size for name, size in self.shapes.items()}
         return MadeTensors(shapes, lambda name: self._engine.download_weight(name.removesuffix(UNAVERAGED)))
 

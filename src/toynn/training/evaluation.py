@@ -80,7 +80,8 @@ class Validation:
     def loss(self, engine: LlamaSeqEngine, processes: Processes | None = None) -> ValidationLoss:
         """Return the mean loss. The result does not depend on the size of the batches.
 
-        processes: the processes that divide the windows among themselves, all of which call this method, or None.
+        processes: the processes that divide the windows among themselves. All of them call this method. None: this
+            process computes all windows.
 
         The mean of each window is rounded to float32, as the loss of a batch with one window is. Each mean is
         multiplied by the number of tokens of its window, and the products are added in the order of the windows, in

@@ -51,7 +51,8 @@ class PackedValidation(Validation):
     def loss(self, engine: LlamaSeqEngine, processes: Processes | None = None) -> ValidationLoss:
         """Return the mean loss. The result does not depend on the size of the batches.
 
-        processes: the processes that divide the batches among themselves, all of which call this method, or None.
+        processes: the processes that divide the batches among themselves. All of them call this method. None: this
+            process computes all batches.
 
         The mean of each window is computed and added up as `Validation.loss` does. The losses of the tokens of a source
         are added in float64, in the order of the windows.

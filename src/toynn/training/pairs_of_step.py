@@ -44,7 +44,10 @@ class PairsOfStep:
         self._log_probs, self._references = [], []
 
     def inputs(self, start: int, n: int) -> dict[str, Any]:
-        """Return the argument `reference` of the batch that has the pairs start to start + n - 1 of the order."""
+        """Return the argument `reference` of the engine's step, as a dict with this key.
+
+        The batch has the pairs at the places start to start + n - 1 in the order of the epochs.
+        """
         numbers = self._pairs.numbers(start, n)
         reference = self.reference.reshape(-1, 2)[numbers].ravel()
         self._references.append(reference)
@@ -57,7 +60,10 @@ class PairsOfStep:
         return losses
 
     def figures(self, beta: float, processes: Processes | None = None) -> PairFigures:
-        """Return the figures of the step. processes: the processes that divide the pairs of the step, or None."""
+        """Return the figures of the step.
+
+        processes: the processes that divide the pairs of the step; None: this process computes all pairs.
+        """
         own = (np.concatenate(self._log_probs), np.concatenate(self._references))
         every = [own] if processes is None else processes.gathered(own)
         log_probs, references = (np.concatenate(parts) for parts in zip(*every, strict=True))

@@ -111,7 +111,8 @@ def evaluate_pairs(
     The results do not depend on the size of the batches.
 
     reference: the log-probabilities in the reference model, float64, at least (2 * n_pairs,).
-    processes: the processes that divide the batches among themselves, all of which call this function, or None.
+    processes: the processes that divide the batches among themselves. All of them call this function. None: this
+        process computes all batches.
     """
     n = engine.seq_b // 2
 

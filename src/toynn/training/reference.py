@@ -84,8 +84,8 @@ def reference_of(
 ) -> Reference:
     """Return the log-probabilities in the reference model: read from the run, or computed and stored there.
 
-    processes: the processes that train together, all of which call this function, or None. Process 0 reads and writes
-    the files, and all processes compute.
+    processes: the processes that train together. All of them call this function and compute, and process 0 reads and
+    writes the files. None: the run has a single process.
 
     The engine must hold the model of the start, with the batch size of the run. The engine's graph is dropped, and its
     weights stay the same. A resumed run must have the files. A new run computes the numbers, unless a killed run has

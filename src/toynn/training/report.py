@@ -106,7 +106,7 @@ def _curves_of(
 ) -> list[_Curve]:
     """Return the curves of a figure: for each step, smoothed if there are many steps, and for each evaluation.
 
-    name: the beginning of the labels, with a comma and a space.
+    name: the beginning of the labels of the curves, for example "chosen, ".
     """
     curves = [_curve(f"{name}training, per step", steps, field, pale=True)]
     if len(steps) >= 100:

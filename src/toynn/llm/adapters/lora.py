@@ -20,9 +20,10 @@ _MASK = (1 << _BITS) - 1
 
 
 def initial_adapters(seed: int, init_scale: float) -> Callable[[Weight], FloatArray]:
-    """Return a function that returns the initial values of the next matrix: A from one random stream, B zero.
+    """Return a function that returns the initial values of a matrix: random numbers for A, zeros for B.
 
-    The function must be called for the matrices in the order of their declaration.
+    The numbers for all A come from one random stream, so the function must be called for the matrices in the order of
+    their declaration.
 
     Raises TinyNNValueError or TinyNNTypeError for a wrong argument.
     """

@@ -42,8 +42,8 @@ class Sequences:
 class Continuation:
     """Attention of the last tokens of several sequences: each token sees itself and its earlier tokens.
 
-    caches: the keys and values of the tokens before, one f32 or f16 (rows, 2 H_kv d_head) for each layer.
-    n_past: the number of these tokens of each sequence, i32 (sequences,).
+    caches: the keys and values of earlier tokens, one f32 or f16 tensor (rows, 2 H_kv d_head) for each layer.
+    n_past: for each sequence, the number of its tokens in the caches, i32 (sequences,).
     first_rows: the first row of each sequence in the caches, rising, i32 (sequences,).
     n_ctx: the largest number of tokens of a sequence.
     """

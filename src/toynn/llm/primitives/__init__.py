@@ -24,8 +24,8 @@ class GqaWeights(Initialised):
     """The weights of grouped-query attention.
 
     w_q: one matrix ne=[d_model, d_head] for each query head.
-    w_k, w_v: one for each KV head.
-    b_q, b_k, b_v: their biases, ne=[d_head] each, or None.
+    w_k, w_v: one matrix ne=[d_model, d_head] for each KV head.
+    b_q, b_k, b_v: one bias ne=[d_head] for each of these matrices; None: there are no biases.
     w_o: ne=[n_heads*d_head, d_model].
     """
 

@@ -92,7 +92,7 @@ def write_folder(
 ) -> None:
     """Write a checkpoint into an existing empty folder, and wait until it is on the disk. meta.json is written last.
 
-    weights: all weights of a model that is given without them.
+    weights: all weights of the model, if `model` is a ModelOnBase but the checkpoint must contain the weights.
 
     Raises TinyNNValueError if the model has neither weights nor an adapter, or OSError if a file cannot be written.
     After an error the folder is not a checkpoint, because it has no meta.json.

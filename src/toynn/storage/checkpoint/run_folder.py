@@ -126,8 +126,9 @@ class RunFolder(RunReader):
     def go_back(self, name: str, best_step: int | None) -> None:
         """Make an older checkpoint the latest one.
 
-        best_step: the step that was the best one at the time of this checkpoint. If its checkpoint still exists, it
-        becomes the best one. Newer checkpoints are not removed now, but by `keep` after the run has passed their step.
+        best_step: the step that was the best one at the time of this checkpoint. If the run still has a checkpoint of
+        best_step, that checkpoint becomes the best one. Newer checkpoints are not removed now, but by `keep` after the
+        run has passed their step.
 
         Raises TinyNNTypeError or TinyNNValueError if there is no checkpoint with this name; RunFolderError after
         `close`; or OSError if a file cannot be written.
@@ -160,7 +161,8 @@ class RunFolder(RunReader):
     ) -> Path:
         """Write the checkpoint of a step, make it the latest one, and return its folder.
 
-        best: also make it the best one. weights: all weights of a model that is given as a ModelOnBase without them.
+        best: also make it the best checkpoint. weights: all weights of the model, if `model` is a ModelOnBase but the
+            checkpoint must contain the weights.
 
         Raises TinyNNTypeError or TinyNNValueError for a wrong argument; RunFolderError after `close`, or if another
         process has removed the folder; or OSError if a file cannot be written.
