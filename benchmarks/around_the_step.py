@@ -214,7 +214,7 @@ def checkpoints(model: Path, folder: Path, rounds: int) -> Row:
     row, turns = Row("checkpoint with the moments of AdamW", "plain write"), itertools.count()
 
     def saved(event: object) -> None:
-        # the checkpoint of step 0 has no moments, and the next one does not count
+        # not counted: the checkpoint of step 0, which has no moments, and the next checkpoint, a warm-up
         if isinstance(event, Saved) and next(turns) > 1 and len(row.toynn) < rounds:
             row.nbytes = event.bytes
             row.toynn.append(event.seconds)

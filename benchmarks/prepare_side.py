@@ -24,7 +24,8 @@ CONVERSATIONS, TEXTS, PLAIN = "conversations", "texts", "plain"
 
 # the digest of the token ids, and the digest of the marks of tokens that count, or "" if all tokens count
 Digests = tuple[str, str]
-Program = Callable[[], Callable[[], Digests]]  # does the timed work, and returns a function that computes the digests
+# A function that does the timed work, and returns a function that computes the digests.
+Program = Callable[[], Callable[[], Digests]]
 
 
 def _digest(arrays: Iterable[Any], dtype: str) -> str:

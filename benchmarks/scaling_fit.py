@@ -17,17 +17,17 @@ from toynn.planning.recipe import PROBE, PROBE_STEPS
 
 Vector = npt.NDArray[np.float64]
 
-KINDS = ("stories", "sources")  # the kinds of text; all texts but the sources are stories
-# Where the fit starts. A weak prior keeps a constant that the runs do not determine near this value: a factor of two
-# from it counts as much as a loss that is as far from the law as most.
+KINDS = ("stories", "sources")  # the kinds of text; all texts except "sources" are stories
+# The values from which the fit starts. If the runs do not determine a constant, a weak prior keeps the constant near
+# its value here: a factor of two between them costs as much as a loss that differs from the law by a typical amount.
 _START = {
     "stories": {"E": 0.12, "G": 1.3, "n0": 5e4, "u0": 1e6, "alpha": 1.0, "beta": 1.0},
     "sources": {"E": 0.4, "G": 1.5, "n0": 1e5, "u0": 1e6, "alpha": 0.5, "beta": 0.5},
 }
 _START_OF_REPEATS = 15.4  # the value that Muennighoff et al. found
-_PRIOR = 0.03  # the residual that a factor of two gives
+_PRIOR = 0.03  # residual of a constant that differs from its value in _START by a factor of two
 _ITERATIONS = 500
-_DIFFERENCE = 1e-6  # for the derivatives
+_DIFFERENCE = 1e-6  # step of the numerical derivatives
 
 
 def least_squares(residuals: Callable[[Vector], Vector], start: Vector) -> tuple[Vector, Vector]:

@@ -17,11 +17,11 @@ from benchmarks.program_process import ROOT, ProgramError
 from benchmarks.sweep_corpora import SOURCES, STORIES, VOCABULARY
 from benchmarks.sweep_corpora import data_folder as folder_of_corpus
 
-_GRAMMAR = "9e51358b10e92e43854db08486eb392e624f2971"  # the tree of tools/corpus
+_GRAMMAR = "9e51358b10e92e43854db08486eb392e624f2971"  # the git tree of tools/corpus from which the stories are made
 MEGABYTES = {"stories-0.3MB": 0.3, "stories-2MB": 2.0, "stories-20MB": 20.0}
 TEXTS = (*MEGABYTES, STORIES, SOURCES)
 NEW = "new-"  # the beginning of the name of a text with other stories of the same grammar
-_FIRST_NEW = 1_000_000  # the number of the first of these stories in each schema
+_FIRST_NEW = 1_000_000  # number of the first new story of each schema
 
 # Writes stories of all schemas in turn until the file has enough bytes. Arguments: folder, file, bytes, first number.
 _WRITER = """

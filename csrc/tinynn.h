@@ -487,7 +487,7 @@ TNN_API tnn_tensor tnn_fused_attention(tnn_session * s,
     int32_t       n_heads,    /* query heads */
     int32_t       n_kv,       /* key-value heads */
     int64_t       t_seq,      /* tokens of one sequence */
-    int64_t       window,     /* default 0: number of tokens that a token sees, itself included; 0: all before it */
+    int64_t       window,     /* default 0: number of tokens that a token sees, itself included; 0: itself and all before */
     float         scale,      /* default 0.0: factor of the scores; 0: 1/sqrt(d_head) */
     tnn_tensor    starts);    /* optional, i32 [B t_seq]: position, in its sequence, of the first token of the sample */
 /* Return the attention of the last t tokens of each of B sequences, whose earlier keys and values are in a cache. The keys
@@ -763,8 +763,8 @@ TNN_API int tnn_slice_adamw(
     int64_t n,
     const float * hp, /* 7 numbers, as for tnn_opt_step_adamw */
     float factor);    /* factor by which the gradient is clipped */
-/* Round n numbers to bfloat16 stochastically, in place: part of a moment in F32 that a step has computed, as tnn_fused_adamw
- * and tnn_fused_muon round moments in BF16.
+/* Round n numbers of a moment to bfloat16 stochastically, in place. A step has computed the numbers in F32. The bits are those
+ * that tnn_fused_adamw and tnn_fused_muon compute for moments in BF16.
  * TNN_E_VALUE: an argument is wrong. */
 TNN_API int tnn_slice_round(
     float * values,  /* a slice of the moment, which is rounded */

@@ -88,7 +88,7 @@ def damage(tree: Path, lock: Lock) -> str:
     if absent:
         return f"it is incomplete: {len(absent)} of {len(recorded)} files are missing, for example {absent[0]}"
     changed = [name for name, digest in recorded.items() if file_sha256(tree / name) != digest]
-    if changed:  # not overwritten, because the user may want to keep the change
+    if changed:  # these files are not overwritten, because the user may want to keep the changes
         raise PopulateError(
             f"{len(changed)} files of {tree} were changed after unpacking, for example {changed[0]}. ggml is built "
             "unmodified: additions belong in csrc/. Save your change if you need it, then remove the folder "

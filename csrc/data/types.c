@@ -96,7 +96,7 @@ static bool quantize_chunk(int32_t dtype, const float * data, int64_t n, uint8_t
     if (!all_finite(data, n) || (traits->is_quantized && !copy_within_limits(data, copy, n))) {
         return false;
     }
-    /* from_float_ref of iq4_nl searches less for the best scale than this function does. */
+    /* For iq4_nl, this function searches longer for the best scale than from_float_ref does. */
     ggml_quantize_chunk((enum ggml_type) dtype, traits->is_quantized ? copy : data, out, 0, 1, n, NULL);
     traits->to_float(out, back, n);
     return all_finite(back, n);

@@ -6,7 +6,7 @@
 
 #include "ggml-impl.h"
 
-/* A node that computes t again has the gradient of t. */
+/* Returns the tensor that t computes again, or t itself. Both have the same gradient. */
 static const struct ggml_tensor * first_of(const struct ggml_tensor * t) {
     return (t->flags & TNN_FLAG_AGAIN) != 0 ? t->extra : t;
 }

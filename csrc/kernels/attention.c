@@ -60,7 +60,8 @@ static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, 
 
 /* ------------------------------------------------------------------ backward */
 
-/* The sums over the keys of P dP of each query: eight lanes, and the last keys, which do not fill a vector. */
+/* For each query, the sum of P dP over the keys: in eight lanes, and separately over the last keys, which do not fill a
+ * vector. */
 struct sums {
     float lanes[TNN_QUERIES][V8_LANES], rest[TNN_QUERIES];
 };

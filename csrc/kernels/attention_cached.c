@@ -10,12 +10,12 @@
 /* The part of the cache that one key-value head of one sequence uses. A row of the cache has the keys of the KV heads, then
  * their values. */
 struct head_cache {
-    char * keys, * values; /* those of the first token of the sequence */
+    char * keys, * values; /* of the first token of the sequence */
     size_t row;            /* bytes of a row of the cache */
     bool   half;           /* the numbers are f16; if false, they are f32 */
 };
 
-/* Rotates the keys of n tokens and writes them and their values to the cache. qkv, table: those of the first token. */
+/* Rotates the keys of n tokens and writes them and their values to the cache. qkv, table: the rows of the first token. */
 static void write_tokens(const struct tnn_attention_shape * h, const struct head_cache * c, const float * qkv, const float * table,
                          int64_t kv, int64_t past, int64_t n, float * rotated) {
     for (int64_t i = 0; i < n; i++) {
@@ -62,8 +62,8 @@ static void attend_one(const struct tnn_attention_shape * h, const struct tnn_at
     }
 }
 
-/* Computes the attention of n tokens of a sequence for the query heads that read one key-value head. queries, out: those of the
- * first token and the first of these heads. */
+/* Computes the attention of n tokens of a sequence for the query heads that read one key-value head. queries, out: the
+ * elements of the first token and of the first of these heads. */
 static void attend_all(const struct tnn_attention_shape * h, const struct tnn_attention_buffers * b, const struct head_cache * c,
                        const float * queries, const float * table, int64_t past, int64_t n, float * out) {
     const int64_t out_row = h->n_heads * h->d, begin = tnn__first_key(h, past);

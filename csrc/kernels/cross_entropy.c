@@ -171,10 +171,10 @@ static const struct tnn_kernel_type CROSS_ENTROPY_BACK = {
     .params_size = sizeof(struct rows),
 };
 
-/* Appends the gradients of the logits of the node `rows` and of the nodes before it, in the order of the rows. If the
- * logits exist only in parts, the gradient of a part is followed directly by the gradients of x and of the weight that
- * use it. So only one part is in memory at a time. divisor: as for
- * tnn_fused_cross_entropy, or NULL. z: the coefficient of the z-loss. */
+/* Appends the gradients of all logits, in the order of the rows. If the logits exist only in parts, the gradient of a
+ * part is followed directly by the gradients of x and of the weight that use it. So only one part is in memory at a time.
+ * rows: the node that computes the losses of the rows, or the last one if several nodes compute the losses of some rows
+ * each. divisor: as for tnn_fused_cross_entropy, or NULL. z: the coefficient of the z-loss. */
 static void rows_backward(struct tnn_gradients * g, struct ggml_tensor * rows, struct ggml_tensor * divisor, float z) {
     const struct tnn_kernel * k = tnn__kernel_of(rows);
     if (k->continues) {

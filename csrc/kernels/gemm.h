@@ -52,9 +52,9 @@ struct tnn_gemm {
     size_t        stored_at;
     /* The rows of the batch along k. If they are not all rows, C holds the chain of a window whose other rows are
      * added later. A node that waits for later rows has the layout of C, and element 0 of C is element between_at of
-     * the node. */
+     * the node. With bf16, the rows begin at an even row of a window. */
     struct tnn_rows_of_batch rows;
-    size_t        between_at; /* with bf16, the rows of the batch begin at an even row of a window */
+    size_t        between_at;
 };
 
 /* A matrix product kernel for one vector width, compiled from kernels/gemm_blocks.h. All kernels compute the same

@@ -24,7 +24,9 @@
 #define NC (TNN_GEMM_NC / NR * NR)
 
 #define IN_PLACE_ROWS 64  /* if A has at most this many rows, reading B in place is cheaper than packing it */
-#define IN_PLACE_K    128 /* rows that stay in L1 if they are read in place; B may have more if A is one strip, which reads a row once */
+/* This number of rows of B stays in L1 if they are read in place. If A is one strip, each row of B is read only once, so B can
+ * have more rows. */
+#define IN_PLACE_K    128
 
 /* Rows that are divided into n strips of nearly equal heights. Strip s begins at row begin[s] and ends at row begin[s + 1]. */
 struct strips {

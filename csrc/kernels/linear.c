@@ -21,7 +21,7 @@ struct linear {
     int64_t column; /* the first column of y that the weights compute; only ADD_PRODUCT starts at another column than 0 */
 };
 
-/* Returns the data of a weight that is read in place, or NULL for a stored one. */
+/* Returns the data of a weight that is read in place, or NULL if its rows are converted first (kernels/stored.h). */
 static const float * f32_data(const struct ggml_tensor * w, int32_t head) {
     return w->type == GGML_TYPE_F32 && head == 0 ? tnn__data(w) : NULL;
 }

@@ -46,7 +46,8 @@ static double in_two_parts(double x) {
     return (double) high + (double) (float) (x - (double) high);
 }
 
-/* Returns -log(sigmoid(z)), and sets *sigmoid to sigmoid(-z). For a large z, log(1 + e) would lose the digits of e. */
+/* Returns -log(sigmoid(z)), and sets *sigmoid to sigmoid(-z). For a large |z|, log(1 + e) would
+ * lose the digits of e = exp(-|z|). */
 static double minus_log_sigmoid(double z, double * sigmoid) {
     const double e     = exp(-fabs(z));
     const double log_1_e = e < 0x1p-27 ? e : log(1.0 + e);

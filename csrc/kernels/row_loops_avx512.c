@@ -20,8 +20,8 @@ static inline v16f v16_max(v16f a, v16f b) {
     return (v16f) _mm512_max_ps((__m512) a, (__m512) b);
 }
 
-/* Computes what v8_exp computes, with the same operations. vscalefps multiplies by a power of two and rounds once, as v8_exp
- * does with two factors, of which the first rounds nothing. */
+/* Computes what v8_exp computes, with the same operations. vscalefps multiplies by 2^n and rounds once. v8_exp
+ * multiplies by two factors, but the first product is exact, so v8_exp rounds once too. */
 static inline v16f v16_exp(v16f values) {
     const __m512 x     = (__m512) values, magic = _mm512_set1_ps(12582912.0f);
     const __m512 low   = _mm512_set1_ps(-87.3365447f), high = _mm512_set1_ps(88.7228394f);

@@ -36,7 +36,7 @@ struct tnn_threads {
         struct tnn_threads * all;
         pthread_t         thread;
         bool              go;
-        void * (*run)(void *); /* NULL if the thread has nothing to run and ends */
+        void * (*run)(void *); /* NULL: the thread has nothing to run, and ends */
         void            * argument;
     } members[];
 };

@@ -108,7 +108,7 @@ def test_a_base_that_changes_while_a_command_uses_it_is_named_in_one_line(
 ) -> None:
     done = run_while_changing(files, tmp_path, name, change)
     mentions = "became shorter" if change == "cut" else "was changed"
-    # A weight that is read as numbers is not mapped, and a missing part of the file is then an error of its format.
+    # An export does not map the weights, so it reports the change as an error of the file's format.
     assert done.returncode == (2 if name == "export" else 1), (done.stdout, done.stderr)
     assert str(tmp_path / "base.gguf") in done.stderr
     assert mentions in done.stderr

@@ -122,7 +122,7 @@ def test_a_base_that_was_moved_or_changed_is_named(files: Path, tmp_path: Path) 
     shutil.copy(files / "base.gguf", tmp_path / "base.gguf")
     output_of("import", files / "a.gguf", "--base", tmp_path / "base.gguf", "--out", tmp_path / "run")
     (tmp_path / "base.gguf").rename(tmp_path / "moved.gguf")
-    output_of("export", tmp_path / "run", tmp_path / "b.gguf")  # the adapter alone needs no base
+    output_of("export", tmp_path / "run", tmp_path / "b.gguf")  # the export of only the adapter needs no base
     merge = ("export", tmp_path / "run", tmp_path / "m.gguf", "--merge")
     assert_refused(toynn(*merge), f"{tmp_path / 'base.gguf'} does not exist; give the place of the base with --base")
     output_of(*merge, "--base", tmp_path / "moved.gguf")

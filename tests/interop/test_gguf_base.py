@@ -148,7 +148,7 @@ def test_adapters_learn_on_matrices_of_every_type_that_ggml_multiplies(tmp_path:
     assert np.linalg.norm(imported) > 0
     assert (
         mapped @ imported / (np.linalg.norm(mapped) * np.linalg.norm(imported)) > 0.9
-    )  # with wrong signs or rows the cosine would be about 0
+    )  # with wrong signs or a wrong order of the rows, the cosine would be about 0
 
 
 # ---- full fine-tuning of a file ----
@@ -274,8 +274,8 @@ def test_full_fine_tuning_refuses_a_file_that_was_changed_after_it_was_opened(tm
     path, _ = written(tmp_path / "base.gguf", "f32")
     content = path.read_bytes()
     with GgufBase(path) as base, LlamaSeqEngine() as engine:
-        path.write_bytes(content[64:] + content[:64])  # all tensors are in other places, and the size is the same
-        os.utime(path, ns=(0, 0))  # sets another time of the last change
+        path.write_bytes(content[64:] + content[:64])  # moves all tensors, and keeps the size of the file
+        os.utime(path, ns=(0, 0))  # changes the modification time too
         engine.enable_full_finetune()
         with pytest.raises(MappedFileError, match=r"base\.gguf was changed"):
             engine.realize_for_full_finetune(base, base.shape, 6, True, True, layout=layout)

@@ -23,7 +23,7 @@ from toynn.training.schedule import learning_rate
 
 SCHEDULE = ScheduleArgs(warmup=2, double_batch=(2, 5))
 STEPS = 8
-WINDOWS = (2, 2, 4, 4, 4, 8, 8, 8)  # of each step
+WINDOWS = (2, 2, 4, 4, 4, 8, 8, 8)  # number of windows of each step
 
 
 def growing(accumulate: int = 1, **sections: Any) -> toynn.TrainConfig:

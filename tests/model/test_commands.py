@@ -194,7 +194,7 @@ def test_the_shown_configuration_can_be_used(data: Path, tmp_path: Path) -> None
     assert done.stderr == ""
     assert json.loads(done.stdout)["step"] == 3
     own = tmp_path / "run" / "run.toml"
-    # the run sets document_attention, because the data decides it
+    # the data determines document_attention, so the run sets this key
     used = dataclasses.replace(read_config(path), data=DataArgs(document_attention=False))
     assert read_config(own) == used
     # the state of a run that was killed while it was resumed

@@ -130,7 +130,7 @@ def test_a_shape_keeps_its_variants_when_the_options_say_nothing() -> None:
         realize(e, replace(shape, untied=False), untied=True)
 
 
-# ---- the reference's names ----
+# ---- names of the reference implementation ----
 
 N = 5
 

@@ -140,7 +140,7 @@ def test_a_resumed_run_continues_with_the_rest_of_its_time(
     toynn.train(TrainArgs(data, run, timed()), [stops])
     log = run / LOG
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    for line in lines:  # the log contains the real time of the steps, so the simulated time is written into the log
+    for line in lines:  # replaces the real seconds of the steps in the log by the simulated seconds
         line.update({key: value for key, value in (("seconds", 0.1 * (line["event"] == "stepped")),) if key in line})
         line.update({key: 0.0 for key in ("seconds_used",) if key in line})
     log.write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -83,7 +83,8 @@ def counts_of(n: int, limit: int, folder: Path) -> tuple[list[Counts], list[dict
     return [Counts(*(counts[name] // STEPS for name in names)) for counts, _ in found], buckets
 
 
-NODES = {2: 2, 3: 1, 4: 2}  # for each number of processes, the nodes of the tree that their 12, 8 or 6 windows form
+# For each number of processes: the number of tree nodes that the windows of one process (12, 8 or 6) form.
+NODES = {2: 2, 3: 1, 4: 2}
 
 
 @pytest.mark.parametrize(

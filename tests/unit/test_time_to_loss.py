@@ -59,7 +59,7 @@ def test_the_model_of_nanogpt_has_its_shape_and_decays_only_matrices() -> None:
         changed[:, -1] = (ids[:, -1] + 1) % 50
         targets = torch.full_like(ids, -100)
         targets[:, :-1] = ids[:, 1:]
-        assert float(model(ids, targets)) == float(model(changed, targets))  # no position sees a later one
+        assert float(model(ids, targets)) == float(model(changed, targets))  # no position sees a later position
     decayed, plain = optimizer_of(model).param_groups
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
     assert {one.ndim for one in decayed["params"]} == {2}

@@ -17,7 +17,7 @@ import toynn
 from questions.kinds import all_pairs
 from write_questions import is_held_out
 
-_MOST_TOKENS = 40  # of a reply
+_MOST_TOKENS = 40  # largest number of tokens in a reply
 
 
 def main() -> int:

@@ -44,7 +44,8 @@ def stories_of(schema: str, n: int) -> list[str]:
     """
     stories: list[str] = []
     sizes: list[int] = []
-    found_in: dict[tuple[str, ...], list[int]] = defaultdict(list)  # the stories with a sequence of words
+    # for each sequence of words, the stories that contain it
+    found_in: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for attempt in range(_ATTEMPTS):
         if len(stories) == n:
             break

@@ -43,7 +43,8 @@ def fitting_call(pick: random.Random, known: Sequence[tuple[nn.Tensor, tuple[int
     same_size = late([t for t, other in floats if math.prod(other) == n])
     ids = pick.choice([t for t, _, dtype in known if dtype == nn.TNN_I32] or [a])
     row, wide = pick.randrange(rows), pick.randint(1, ne[0])
-    square = late([t for t, other in floats if other[1] == ne[1]] or [a])  # tnn_out_prod needs the same ne1
+    # the operands of tnn_out_prod must have the same ne1
+    square = late([t for t, other in floats if other[1] == ne[1]] or [a])
     kernel = late([t for t, other in floats if other[2] == ne[2] and other[0] <= ne[0] and other[1] <= ne[1]] or [a])
     matrices = late([t for t, other in floats if other[0] == ne[0] and other[3] == 1] or [a])
     scalar = late([t for t, other in floats if other == (1, 1, 1, 1)] or [a])

@@ -20,7 +20,7 @@ from toynn.storage.durable_files import sha256_of, sha256_of_parts
 from toynn.storage.regular_files import path_of
 
 _WEIGHTS = ".safetensors"
-_SHAPES = ("config.json", "meta.json")  # the files with the shape of a Hugging Face model and of a checkpoint
+_SHAPES = ("config.json", "meta.json")  # the file with the model's shape: in a Hugging Face folder, in a checkpoint
 _NOT_OF_THE_MODEL = ("moments.safetensors",)
 
 
@@ -130,7 +130,7 @@ def _beside(check: Callable[[], None], function: Callable[[], ModelOnBase]) -> M
     def run() -> None:
         try:
             check()
-        except BaseException as error:  # the thread that waits raises this error
+        except BaseException as error:  # the thread that waits for this thread raises the error
             found.append(error)
 
     thread = threading.Thread(target=run, name="toynn-check", daemon=True)

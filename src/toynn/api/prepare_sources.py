@@ -171,7 +171,7 @@ def _templates_of(tokenizer: object) -> dict[str, str]:
         return {DEFAULT: template} if template else {}
     path = path_of("tokenizer", tokenizer)
     if path.is_file() and kind_of_path(path) != "gguf":
-        return {}  # the path of a tokenizer.json, which contains no template
+        return {}  # the file is a tokenizer.json, which contains no template
     return templates_in(path)
 
 

@@ -14,7 +14,7 @@ from toynn.text.sampling import FinishReason, TokenStream
 with naming_the_extra():
     from tokenizers import Tokenizer
 
-__all__ = ["GeneratedText", "TextStream"]  # end_of_text is only used inside toynn.api
+__all__ = ["GeneratedText", "TextStream"]  # end_of_text is not in this list, because only toynn.api uses it
 
 
 class TextStream(Iterator[str]):

@@ -253,7 +253,7 @@ def with_open_base(args: TrainArgs) -> TrainArgs:
     try:
         held = checkpoint_to_resume(args.out, args.resume_from)
     except (TinyNNError, OSError):
-        return args  # the start of the run reports the error
+        return args  # the run reports this error when it starts
     return dataclasses.replace(args, base=base_of(held, args.base))
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from toynn.errors import FileFormatError
 from toynn.storage.regular_files import open_regular
 
-# Returns what is wrong with a part of a file, or None.
+# A function that returns what is wrong with a part of a file, or None.
 Check: TypeAlias = Callable[[npt.NDArray[Any]], str | None]
 _PART = 1 << 22  # number of bytes that are checked at once, a multiple of the size of every element
 

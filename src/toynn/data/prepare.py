@@ -48,7 +48,7 @@ __all__ = ["END_OF_TEXT", "PIECE", "prepare"]
 FILES = (*(f"{split}.bin" for split in SPLITS), TOKENIZER, META)
 LEAST_VOCAB = 257  # 256 bytes and the end-of-text token
 
-Note = Callable[[str], None]  # a sentence about a possible mistake in the texts
+Note = Callable[[str], None]  # a function that gets a sentence about a possible mistake in the texts
 
 
 def prepare(

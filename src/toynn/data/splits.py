@@ -26,7 +26,7 @@ def divided(texts: Texts, share: float, seed: int) -> tuple[Iterator[Piece], Cal
         if share == 0:
             return texts.pieces(size), lambda _: TRAIN
         tail = texts.text_bytes - round(texts.text_bytes * share)
-        tail = min(max(tail, 1), max(texts.text_bytes - 1, 1))  # neither split may be empty
+        tail = min(max(tail, 1), max(texts.text_bytes - 1, 1))  # each split gets at least one byte
         at_end = _cut_in_two(texts.pieces(size), tail)
         return at_end, lambda piece: VALIDATION if piece.start >= tail or piece.ends_document else TRAIN
     if share == 0:

@@ -66,7 +66,7 @@ def _limit(texts: TextsToLearn) -> int:
     limits = [_TEXT]
     while min(limits[-1], texts.text_bytes) > _DIFFERENT_WORDS:
         limits.append(limits[-1] // 2)
-    if len(limits) == 1:  # all words of a text cannot have more bytes than the text
+    if len(limits) == 1:  # the text is so short that its words cannot exceed the limit
         return limits[0]
     spreads = [_Spread(texts.text_bytes, limit) for limit in limits[:-1]]
     estimates = [DifferentWords() for _ in spreads]

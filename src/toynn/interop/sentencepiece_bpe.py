@@ -34,7 +34,7 @@ def metaspace(scheme: str) -> dict[str, Any]:
 
 
 # The places where a space is put: "each" part of the text between special tokens, as llama.cpp and SentencePiece do;
-# "first" only at the start of the text; "always" before each part that does not begin with a space; "none".
+# "first" only at the start of the text; "always" before each part that does not begin with a space; "none" nowhere.
 _RULES: dict[str, tuple[list[Any], list[Any]]] = {
     "each": ([_PREPEND, ESCAPE], []),
     "first": ([], [metaspace("first")]),

@@ -44,12 +44,12 @@ class Rounding:
     seed: int
 
 
-# Builds the step of one weight from its tensor, gradient, moments m and v, hp, the norm if gradients are clipped, and
-# the rounding of bfloat16 moments.
+# A function that builds the step of one weight from its tensor, gradient, moments m and v, hp, the norm if gradients
+# are clipped, and the rounding of bfloat16 moments.
 AdamWStep: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Rounding | None], Tensor]
 
-# Builds Muon's step of one matrix from its tensor, gradient, momentum, hp, the norm if gradients are clipped, and the
-# rounding of a bfloat16 momentum.
+# A function that builds Muon's step of one matrix from its tensor, gradient, momentum, hp, the norm if gradients are
+# clipped, and the rounding of a bfloat16 momentum.
 MuonStep: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, Rounding | None], Tensor]
 
 HP = 7  # the length of a row of `AdamW.hp`: lr, beta1, beta2, eps, weight_decay, s5, s6

@@ -35,11 +35,11 @@ import numpy.typing as npt
 
 LAW = Path(__file__).with_name("law.json")
 KNOWN_PASSES = 4.0  # up to this number of passes, a further pass is almost as good as new text
-SHARED = ("repeats",)  # the constants after those of the kinds; "repeats" is R
+SHARED = ("repeats",)  # constants that all kinds of text share; "repeats" is the constant R
 OF_KIND = ("E", "G", "n0", "u0", "alpha", "beta")
 _USEFUL = 0.05  # a pass is not worth its time if it counts less than this share of the first pass
-_BETWEEN_KINDS = 0.02  # a text whose probe has the loss of one kind may still be of another kind; see `_spread`
-_DIFFERENCE = 1e-4  # for derivatives
+_BETWEEN_KINDS = 0.02  # added in `_spread`: a text whose probe fits one kind exactly can still be of another kind
+_DIFFERENCE = 1e-4  # step of the numerical derivatives
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class ScalingLaw:
             changed[i] += _DIFFERENCE
             gradient[i] = (self._log_loss(changed, text, layer_parameters, tokens) - middle) / _DIFFERENCE
         of_constants = float(gradient @ self.covariance @ gradient)
-        of_runs = self.residual**2 * (1 if text.probe is None else 2)  # the run, and the probe
+        of_runs = self.residual**2 * (1 if text.probe is None else 2)  # the run, and the probe if there is one
         of_kind = self._spread(text, layer_parameters, tokens) ** 2
         return Prediction(middle, math.sqrt(max(of_constants, 0.0) + of_runs + of_kind))
 

@@ -14,7 +14,8 @@ from toynn.storage.json_files import read_json
 from toynn.storage.plain_data import from_plain
 
 T = TypeVar("T")
-Migration: TypeAlias = Callable[[dict[str, Any]], None]  # converts the content of a file to the next version, in place
+# A function that converts the content of a file to the next version, in place.
+Migration: TypeAlias = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def _write_large(path: Path, file: int, parts: Iterable[memoryview], update: Cal
         for n, length in enumerate(_filled(buffers, parts)):
             chunk = memoryview(buffers[n % _BUFFERS])[:length]
             running.append((hashing.submit(update, chunk), writing.submit(write, chunk, n * _CHUNK)))
-            while len(running) >= _BUFFERS:  # the buffer of the oldest chunk is filled next
+            while len(running) >= _BUFFERS:  # the oldest chunk must be written, because its buffer is filled next
                 _wait(running.popleft())
         while running:
             _wait(running.popleft())

@@ -17,7 +17,7 @@ from toynn.text.exponential import exp
 from toynn.tinynn.arrays import array_of, integer_array
 from toynn.tinynn.memory import memory_for
 
-# NextToken is only used in batch_generation
+# NextToken is not in this list, because only batch_generation uses it
 __all__ = ["FinishReason", "Sampling", "TokenStream", "choices", "generate"]
 
 FinishReason: TypeAlias = Literal["end_of_text", "stop_token", "max_tokens", "context_full"]

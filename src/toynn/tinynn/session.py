@@ -65,7 +65,7 @@ class Session:
             raise failure(ffi.NULL, lib.tnn_last_error_code(ffi.NULL))
         self._native = NativeSession(pointer)
         if ending.is_set() and threading.current_thread() is not threading.main_thread():
-            self._native.free()  # the interpreter has closed all sessions already, so a new one would never be closed
+            self._native.free()  # the interpreter has already closed all sessions, and would not close this one
             raise SessionError("a daemon thread cannot make a session while the interpreter is ending")
         self._finalizer = weakref.finalize(self, self._native.free)
         self._finalizer.atexit = False  # at exit, NativeSession.leave frees the session
@@ -236,7 +236,7 @@ def handle(s: Session, name: str, tensor: object) -> TensorHandle:
         raise TinyNNTypeError(f"s must be a Session, got {kind_of(s)}")
     if not isinstance(tensor, Tensor):
         raise TinyNNTypeError(f"{name} must be a Tensor, got {kind_of(tensor)}")
-    if getattr(tensor, "session", None) is not s:  # None, because the __init__ of the tensor did not run
+    if getattr(tensor, "session", None) is not s:  # None: __init__ of the tensor did not run
         raise SessionError(f"{name} is a tensor of another session; pass a tensor of this session")
     return tensor.handle
 

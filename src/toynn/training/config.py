@@ -197,7 +197,8 @@ class TrainConfig:
         self._check_time()
         self._check_doublings()
         if self.train.epochs is not None or self.schedule.falls:
-            return  # the number of steps is not known before `with_steps`; a fall may begin before the warm-up ends
+            # the number of steps of an epoch is not known yet, and a fall of a timed run can begin during the warm-up
+            return
         warmup, decay = self.schedule.warmup_of(self.train.steps), self.schedule.decay
         if self.schedule.kind == "wsd" and warmup + decay > self.train.steps:
             raise ConfigurationError(

@@ -29,7 +29,8 @@ _MEAN = 20  # number of steps whose losses are averaged
 _LONG_MEAN = 100  # number of steps whose mean loss is compared with the validation loss
 _NORMS = 50  # number of earlier gradient norms
 _EVERY = 10  # the means and medians are computed after each tenth step
-_SPIKE, _SMALL_NORM = 10.0, 1.0  # a spike is this many times the median of the earlier norms, and above this value
+# A gradient norm is a spike if it is above _SPIKE times the median of the earlier norms, and above _SMALL_NORM.
+_SPIKE, _SMALL_NORM = 10.0, 1.0
 _SMALL_LOSS = 0.2  # a model with a lower mean loss has tiny gradients, except for samples that it does not know yet
 _VANISHED = 0.02  # gradients have vanished if the median of their norms is below this share of its largest value
 _GAP, _SHARE_OF_GAP = 0.1, 0.2  # validation loss minus training loss: nats per token, and share of the validation loss

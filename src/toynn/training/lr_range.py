@@ -31,7 +31,7 @@ from toynn.wording import spelled
 LOWEST, HIGHEST, STEPS = 1e-6, 1.0, 120
 _SMOOTHING = 0.8  # decay rate of the running mean of the changes
 _RISEN = 0.3  # the test ends if the mean change exceeds its lowest value by this share of the first loss
-_BELOW_LOWEST_LOSS = 4.0  # the suggestion is the learning rate of the lowest mean change, divided by this
+_BELOW_LOWEST_LOSS = 4.0  # the suggestion is the learning rate of the lowest mean change, divided by this number
 
 
 @dataclass(frozen=True)

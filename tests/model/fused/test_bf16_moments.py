@@ -125,7 +125,7 @@ def test_step_and_seed_change_the_random_bits(kind: str, other: dict[str, Any]) 
     first, second = taken(start, kind=kind), taken(start, kind=kind, **other)
     assert first.w.tobytes() == second.w.tobytes()
     differing = np.mean(first.m != second.m)
-    assert 0.2 < differing < 0.45  # for uniformly distributed remainders, a third of the numbers
+    assert 0.2 < differing < 0.45  # a third of the numbers differ if the remainders are uniformly distributed
 
 
 def test_the_rounding_has_no_bias() -> None:

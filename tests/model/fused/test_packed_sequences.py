@@ -19,7 +19,7 @@ from toynn.model.shape import ModelShape
 
 Int = npt.NDArray[np.int32]
 
-# The second sequence ends with padding, whose tokens are samples of one token.
+# The second sequence ends with padding. Each token of the padding is a sample of its own.
 T, BATCH = 104, 2
 SAMPLES = [(0, 20), (20, 90), (90, 104), (104, 204)]  # first row and end of each sample
 STARTS = np.concatenate([np.repeat([0, 20, 90], [20, 70, 14]), np.zeros(100), np.arange(100, 104)]).astype(np.int32)

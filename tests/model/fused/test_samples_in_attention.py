@@ -18,8 +18,9 @@ HEADS, KV, D, VOCAB = 4, 2, 6, 11
 ROW = (HEADS + 2 * KV) * D
 BASE = 100.0
 
-# The length of a sequence, the lengths of its samples, and the window: samples in one block of queries and in several,
-# samples of one token, a sequence whose last vector of keys is not full, and windows around the size of a block.
+# Each entry is the length of a sequence, the lengths of its samples, and the window. There are samples in one block of
+# queries and in several, samples of one token, a sequence whose last vector of keys is not full, and windows that are
+# about as large as a block.
 SIZES = [
     (8, (3, 5), 0),
     (30, (1, 1, 9, 19), 4),
@@ -31,7 +32,8 @@ SIZES = [
     (200, (100, 100), 96),
     (331, (13, 301, 17), 131),
 ]
-# The scores of the first sample are one block of keys in this sequence, and three blocks alone.
+# In this sequence, the scores of the first sample are one block of keys. In a sequence with only this sample, they are
+# three blocks.
 LONG = (807, (787, 20), 0)
 
 

@@ -79,7 +79,7 @@ class RealizedModel(Initialised):
             self._graph = None
             layout.use_length(t_seq)
 
-    # ---- the reference's names ----
+    # ---- names of the reference implementation ----
 
     @property
     def sess(self) -> Session:

@@ -44,7 +44,7 @@ from toynn.storage.durable_files import sha256_of_file, sync, write_synced
 from toynn.storage.regular_files import open_regular
 from toynn.storage.tensor_files import Tensors, shapes_of, write_tensors
 
-_LARGE = 1 << 23  # numbers in the files of a checkpoint that are written side by side
+_LARGE = 1 << 23  # a checkpoint with this number of values or more is written by one thread for each file
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from toynn.storage.regular_files import read_regular
 
 CHECKPOINTS, LATEST, BEST, LOCK = "checkpoints", "latest", "best", ".lock"
 CONFIG, LOG = "run.toml", "log.jsonl"
-REFERENCE, NUMBERS = "reference.json", "reference.bin"  # the reference of preference pairs
+# The log-probabilities of preference pairs in the reference model: their description, and the numbers.
+REFERENCE, NUMBERS = "reference.json", "reference.bin"
 _NAME = re.compile(r"^step-(\d{8,19})(?:-(\d{1,9}))?$")
 _LONGEST_POINTER = 4096  # bytes
 

@@ -131,7 +131,7 @@ def tnn_fused_attention(
         n_heads: query heads.
         n_kv: key-value heads.
         t_seq: tokens of one sequence.
-        window: number of tokens that a token sees, itself included; 0: all before it.
+        window: number of tokens that a token sees, itself included; 0: itself and all before.
         scale: factor of the scores; 0: 1/sqrt(d_head).
         starts: i32 [B t_seq], or None: position, in its sequence, of the first token of the sample.
     """
