@@ -96,7 +96,9 @@ def _preference_of(source: Checkpoint) -> Preference:
 
 
 def _stored(source: Checkpoint, data: DataFolder) -> Array | None:
-    """Return the log-probabilities of the validation split that the run of a checkpoint has stored, or None."""
+    """Return the log-probabilities of the validation split in the reference model, as the run of a checkpoint has
+    stored them. Return None if the run has not stored them for this data.
+    """
     if source.training is None or source.training.progress.reference is None:
         return None
     found = load_reference(source.path.parent.parent)

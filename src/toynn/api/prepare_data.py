@@ -289,7 +289,9 @@ def _written(documents: Iterable[str], folder: Path, separator: str) -> Path:
 
 @contextlib.contextmanager
 def _shown(progress: object) -> Iterator[Progress | None]:
-    """Yield the function that reports progress: the given function, one that moves a bar in a terminal, or None."""
+    """Yield the function that reports progress: `progress` itself if it is a function, otherwise a function that moves
+    a bar. Yield None if `progress` is false, or if no bar can be shown, for example because stderr is not a terminal.
+    """
     if callable(progress):
         yield progress
         return

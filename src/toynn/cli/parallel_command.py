@@ -31,7 +31,7 @@ class ParallelCommand(click.Command):
 @contextmanager
 def in_all_processes(processes: Processes | None) -> Iterator[None]:
     """Run a block in all processes. If the block fails in one process, all processes end. In the block, the processes
-    may exchange values only with `Processes.exchanged`.
+    must exchange values only with `Processes.exchanged`.
 
     processes: None for a process that runs alone.
     """

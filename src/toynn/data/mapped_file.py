@@ -50,7 +50,7 @@ def mapped_file(path: Path, dtype: str, n: int, what: str, sha256: str, check: C
 
 
 def _read(file: BinaryIO, kind: np.dtype[Any], check: Check) -> tuple[str, str | None]:
-    """Return the sha256 of a file, and what is wrong with its content, or None."""
+    """Return the sha256 of a file, and a text that says what is wrong with its content (None: nothing is wrong)."""
     digest, wrong = hashlib.sha256(), None
     while part := file.read(_PART):
         digest.update(part)

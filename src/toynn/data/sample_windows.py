@@ -85,7 +85,7 @@ class SampleWindows(EqualWindows, Initialised):
         return Batch(ids.reshape(-1), targets.reshape(-1), starts.reshape(-1))
 
     def positions(self, start: int, n: int) -> Positions:
-        """Return the position in the data of the target in each place of these windows, int64 (n * t_seq,).
+        """Return, for each place of these windows, the position of its target in the data, int64 (n * t_seq,).
 
         -1 for a place that no sample fills.
         """

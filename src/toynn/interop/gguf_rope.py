@@ -69,7 +69,7 @@ def read_scaling(values: GgufValues, factors: npt.NDArray[np.float32] | None, sh
     """Return the scaling that the keys describe, or that gives the factors of the file.
 
     factors: the tensor `rope_freqs.weight`, if the file has it.
-    shape: the shape without its scaling.
+    shape: the shape of the model, still without RoPE scaling.
 
     Raises FileFormatError for a scaling that toynn does not support.
     """

@@ -13,8 +13,8 @@ from toynn.initialised import Initialised
 
 @dataclass(slots=True)
 class AdamW(Initialised):
-    """The hyperparameters of AdamW. They may be assigned between steps, for example by a schedule. `hp` checks them
-    again.
+    """The hyperparameters of AdamW. A schedule, for example, can assign new values between steps. `hp` checks the
+    values again.
 
     A step multiplies the first moment by s5 and the second by s6, then divides the first by the root of the second:
 

@@ -69,7 +69,9 @@ class TrainingBatch(Initialised):
 
     @property
     def hp(self) -> npt.NDArray[np.float32]:
-        """The row of hyperparameters, float32 (1, 7): zeros until it is set. It may be assigned."""
+        """The row of hyperparameters, float32 (1, 7). The caller can assign a new row. Before that, it consists of
+        zeros.
+        """
         return self._hp
 
     @hp.setter
@@ -83,7 +85,9 @@ class TrainingBatch(Initialised):
 
     @property
     def labels(self) -> npt.NDArray[np.float32]:
-        """Labels float32 (T*B, vocab), for the per_head layout: zeros before the first fill. They may be assigned."""
+        """Labels float32 (T*B, vocab), for the per_head layout: zeros before the first fill. The caller can assign new
+        labels.
+        """
         if self._labels is None:
             targets = np.full(self.context * self.batch, IGNORE_ID) if self._targets is None else self._targets
             self._labels = rows_of(targets, self.vocab)

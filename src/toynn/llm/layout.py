@@ -144,7 +144,7 @@ class Layout(ABC):
 
     @property
     def rope_freq_factors(self) -> Tensor | None:
-        """The divisors of RoPE's angles, f32 (d_head/2,); None for a scaling without them."""
+        """The divisors of RoPE's angles, f32 (d_head/2,); None for a scaling without such divisors."""
         return self._rope.tensor
 
     # ---- build ----

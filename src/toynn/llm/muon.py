@@ -13,7 +13,7 @@ from toynn.initialised import Initialised
 
 @dataclass(slots=True)
 class Muon(Initialised):
-    """The hyperparameters of Muon. They may be assigned between steps, for example by a schedule. `hp` checks them
+    """The hyperparameters of Muon. A schedule, for example, can assign new values between steps. `hp` checks the values
     again.
 
     Muon updates the matrices of the layers, and AdamW updates all other weights. The update of a matrix W (rows,

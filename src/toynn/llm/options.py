@@ -18,8 +18,8 @@ MOMENT_TYPES = ("f32", "bf16")
 
 @dataclass(slots=True)
 class RecipeOptions(Initialised):
-    """The options of `FromScratch.realize`. They may be assigned one by one. `validate` checks them when a model is
-    realized.
+    """The options of `FromScratch.realize`. The caller can assign them one by one. `validate` checks them when a model
+    is realized.
 
     t_seq: length of a sequence in tokens. It must be set: the default 0 is refused.
     t_batch: number of sequences in a step.

@@ -301,9 +301,9 @@ def _assignable(*names: str) -> Callable[[type[Config]], type[Config]]:
 class SmolLM2Config(Initialised):
     """The sizes of a model of the llama family.
 
-    head_dim, donor_d_in and rope_scaling may be assigned, as in the reference; the checks of the constructor run again.
-    A model takes a copy, so a later assignment does not change the model. All other fields, and all fields of
-    subclasses, are frozen.
+    The caller can assign new values to head_dim, donor_d_in and rope_scaling, as in the reference. The checks of the
+    constructor then run again. A model copies this object, so a later assignment does not change the model. All other
+    fields, and all fields of subclasses, are frozen.
 
     head_dim: 0 becomes d_model / n_heads in the constructor. So `dataclasses.replace(cfg, d_model=...)` keeps the old
         head size; pass `head_dim=0` too to derive it again.

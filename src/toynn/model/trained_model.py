@@ -65,7 +65,7 @@ class TrainedModel(DescribedModel):
     weights: every weight of the fused layout by name, float32, with the shapes of `weight_shapes(shape)`.
     tokenizer: the content of a tokenizer.json, or None.
     eos_id: the token that ends a document.
-    bos_id: the token that may start a document. None: there is no such token.
+    bos_id: the token with which a document can start. None: there is no such token.
     other_eos_ids: other tokens at which generation ends.
     foreign: settings of an imported model that exports write back.
 

@@ -200,7 +200,9 @@ def weights_by_head_of(shape: ModelShape) -> list[Weight]:
 
 
 def foreign_weights_of(shape: ModelShape) -> list[Weight]:
-    """Return the weights that files of other programs may contain, if all their values are zero."""
+    """Return weights that toynn's models do not have. A file of another program can contain them if all their values
+    are zero.
+    """
     if shape.architecture != "llama":
         return []
     own = {row.name for row in LAYER_ROWS if row.is_in(shape)}

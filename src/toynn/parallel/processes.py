@@ -4,8 +4,8 @@ An error is either shared or not. A shared error occurs in all processes at the 
 exchanged the error (`together`). Each process then ends as a single process would, but only process 0 prints the error.
 For any other error, the process prints the error with its number and its host, and ends all processes (`abort`).
 
-In a block of `together`, the processes may only exchange values with `exchanged`: if a process fails, its error takes
-the place of its next value.
+In a block of `together`, the processes must exchange values only with `exchanged`. If a process fails, it sends its
+error in place of its next value.
 """
 
 from __future__ import annotations

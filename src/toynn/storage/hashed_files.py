@@ -112,7 +112,8 @@ def _filled(buffers: list[mmap.mmap], parts: Iterable[memoryview]) -> Iterator[i
 def _write(file: int, direct: int | None, chunk: memoryview, at: int) -> int | None:
     """Write a chunk at a position of the file.
 
-    direct: the descriptor for whole blocks, or None. Return the descriptor for the next chunk.
+    direct: the descriptor that writes whole blocks past the page cache, or None. Return None if this descriptor could
+        not write the chunk, so that it is not used for the next chunk; otherwise return `direct`.
     """
     done = 0
     if direct is not None:

@@ -86,7 +86,7 @@ class SentencePieceCuts:
 
     @cached_property
     def _joins_bytes(self) -> bool:
-        """True if merges may join byte tokens: a longer token contains the text of a byte token."""
+        """True if merges could join byte tokens, because a longer token contains the text of a byte token."""
         return any(len(text) > len("<0x00>") and _BYTE.search(text) for text in self._vocabulary)
 
     @cached_property

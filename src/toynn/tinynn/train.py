@@ -101,7 +101,9 @@ def tnn_begin_step(
 def _arguments(
     s: Session, step: TrainStep, ids: npt.ArrayLike, targets: npt.ArrayLike, hp: npt.ArrayLike
 ) -> tuple[Any, Any, Any, int, Any, int]:
-    """Return the arguments of the C calls that begin a step, from the tnn_step to the number of hyperparameters."""
+    """Check the arguments of a step, and return the arguments that `tnn_train_step` and `tnn_begin_step` have in common
+    in C.
+    """
     if not isinstance(step, TrainStep):
         raise TinyNNTypeError(f"step must be a TrainStep, got {kind_of(step)}")
     c_step = ffi.new(

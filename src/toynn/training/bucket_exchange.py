@@ -42,7 +42,7 @@ class _Transfer:
 class BucketExchange:
     """Exchanges the gradients and the weights of all buckets.
 
-    shards: the buckets in the order in which their gradients become complete, with this process's shard of each.
+    shards: the buckets in the order in which their gradients become complete, each with its shard in this process.
     nodes: for each process, the nodes (start, level) of the tree over the windows that the process computes.
     windows: number of windows of a step.
     """
@@ -89,7 +89,7 @@ class BucketExchange:
         self._finish(0, self._add_up)
 
     def exchange_weights(self, update: Callable[[Shard], None]) -> None:
-        """Update the shards, and set the weights of the engine to those that all processes have updated.
+        """Update the shards, and copy the weights that all processes have updated to the engine.
 
         update: a function that updates the weights of a shard.
         """
@@ -105,15 +105,17 @@ class BucketExchange:
     # ---- the parts of an exchange ----
 
     def _transferring(self) -> AbstractContextManager[None]:
-        """Return `Processes.transferring`, unless nothing is computed during the transfer of the only bucket."""
+        """Return `Processes.transferring`. If there is only one bucket, nothing is computed during its transfer: do
+        nothing.
+        """
         return self._processes.transferring() if len(self._shards) > 1 else nullcontext()
 
     def _lengths(self, bucket: Bucket) -> list[int]:
-        """Return the number of elements that each process gets of a node of the tree."""
+        """Return, for each process, how many elements of a node of the tree the process receives."""
         return [sum(piece.size * len(self._places[piece.name]) for piece in pieces) for pieces in bucket.slices]
 
     def _finish(self, most: int, use: Callable[[_Transfer], None]) -> None:
-        """Wait for the oldest transfers until at most `most` are left. Pass each complete one to `use`."""
+        """Wait for the oldest transfers until at most `most` are left. Pass each completed transfer to `use`."""
         while len(self._open) > most:
             transfer = self._open.popleft()
             transfer.request.Wait()

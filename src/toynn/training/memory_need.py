@@ -95,7 +95,7 @@ def _bytes_of_a_step(realize: Realize, t_seq: int, batch: int, config: TrainConf
 def build_graph(engine: LlamaSeqEngine, config: TrainConfig, packed: bool = False, batches: int | None = None) -> None:
     """Build the training graph of a run. packed: several samples or documents may share a window.
 
-    engine: may have a model without an optimizer, as in each of several processes.
+    engine: its model can be without an optimizer, as in a run with several processes.
     batches: number of batches of a step. Default: that of the last step.
     """
     train = config.train

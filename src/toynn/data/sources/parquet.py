@@ -18,7 +18,9 @@ _ROWS = 64  # number of rows that are converted to Python objects at once
 
 
 def parquet_rows(path: Path, wanted: Collection[str]) -> Iterator[Item]:
-    """Yield the rows of a file as items. wanted: the names of the columns to read, of which the file may lack some.
+    """Yield the rows of a file as items.
+
+    wanted: the names of the columns to read. A column that the file does not have is ignored.
 
     Row groups are read one after another, so the memory for the largest row group must be available.
 

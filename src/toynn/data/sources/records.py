@@ -75,7 +75,7 @@ Sample: TypeAlias = Chat | Completion | Text | Pair
 
 
 def format_of(record: Mapping[str, Any]) -> str | None:
-    """Return the format that the fields of a record show, or None."""
+    """Return the format to which the fields of a record belong, or None if no format has these fields."""
     for form, fields in _SHOWN_BY.items():
         if all(name in record for name in fields):
             return form

@@ -375,7 +375,7 @@ def _packed(layout: Layout, packed: bool) -> bool:
 
 
 def _starts(layout: Layout, starts: npt.ArrayLike | None) -> IntArray | None:
-    """Return starts after all checks, or None."""
+    """Check starts and return them as int32. Return None if starts is None."""
     if starts is None:
         return None
     _packed(layout, True)

@@ -125,7 +125,9 @@ class PartialSteps(TunedModel):
         starts: npt.ArrayLike | None,
         reference: npt.NDArray[np.float64] | None,
     ) -> Iterator[_CheckedBatch]:
-        """Check the arguments of the call, upload those that the step does not upload, and hold the session."""
+        """Check the arguments of a call, upload the arguments that the step itself does not upload, and lock the
+        session.
+        """
         layout, graph = self._require_layout(), self._require_graph()
         if not isinstance(graph, TrainingGraph) or graph.optimizer.options.updates:
             raise SessionError(f"{call} needs a training graph of a model that was realized with optimizer='none'")

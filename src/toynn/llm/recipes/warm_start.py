@@ -23,7 +23,7 @@ _WIDTH = "llama.embedding_length"
 
 
 class WarmStart(Recipe):
-    """A recipe that trains a model from random weights. The frozen embedding may come from a GGUF file.
+    """A recipe that trains a model from random weights, with a frozen embedding that can come from a GGUF file.
 
         cfg.donor_d_in = WarmStart.donor_embed_width(path)
         recipe.realize_scratch(cfg, opts)  # opts.untied must be True
