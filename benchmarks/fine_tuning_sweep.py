@@ -25,7 +25,7 @@ from toynn.training.divergence import DivergedError
 
 RESULTS = ROOT / "benchmarks" / "results" / "fine_tuning_sweep.jsonl"
 STEPS, BATCH = 100, 8
-FACTORS = (0.01, 0.1, 0.3, 1.0)  # learning rates, divided by 0.64 / d_model
+FACTORS = (0.01, 0.1, 0.3, 1.0)  # learning rates, as multiples of 0.64 / d_model
 ADAPTER_RANK = 8
 _SCORED = 40_000  # number of characters of the stories whose loss is computed
 

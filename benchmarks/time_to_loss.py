@@ -35,7 +35,7 @@ from toynn.training import Event, Stepped
 PAGE, RESULTS = ROOT / "docs" / "training-recipes.md", ROOT / "benchmarks" / "results" / "time_to_loss.json"
 WIDTH, HEADS, LAYERS, CONTEXT, BATCH = 128, 4, 4, 256, 8
 TARGET = 2.5  # nats per token
-STEPS = tuple(round(100 * 2 ** (i / 3)) for i in range(16))  # from 100 to 3200, each a quarter more than the one before
+STEPS = tuple(round(100 * 2 ** (i / 3)) for i in range(16))  # from 100 to 3200, with factors of about 1.26
 LossOf: TypeAlias = Callable[[int], tuple[float, list[float]]]  # steps -> validation loss, seconds of the steps
 _TIMED = 12  # number of timed steps with each mode of PyTorch, to choose the fastest mode
 

@@ -116,7 +116,7 @@ struct tnn_session {
     struct tnn_windows   windows;        /* the windows of this compute */
     int64_t              first_window;   /* the first window of a step that this session computes */
     int64_t              next_window;    /* the window after the last batch of an unfinished step, or -1 */
-    int                  next_node;      /* the first node of gb that the batch has not computed (tnn_begin_step); -1: no such batch */
+    int                  next_node;      /* the first node of gb that the batch of tnn_begin_step has not computed; -1: no such batch */
     size_t               nodes_nbytes;   /* bytes of the nodes that kernels keep between the rows of a batch */
     size_t               stored_size;    /* number of elements of a stored node */
     bool                 update;         /* this compute runs the optimizer steps of a fused graph */

@@ -44,7 +44,7 @@ void tnn__pass_gradient(struct tnn_gradients * g, struct ggml_tensor * t, struct
     *grad_slot(g, t) = sum;
 }
 
-/* How a kernel node adds to an earlier part of the gradient: the fields have the meaning of those in struct tnn_kernel. */
+/* How a kernel node adds to an earlier part of the gradient: the fields mean the same as in struct tnn_kernel. */
 struct start {
     bool has_add, continues;
 };

@@ -26,7 +26,7 @@ int64_t tnn__half_product_tensors(const struct ggml_cgraph * graph) {
 
 /* ------------------------------------------------------------------ gradients of products */
 
-/* Returns whether a node of the backward pass is the gradient of x, as ggml builds it. */
+/* Returns whether a node of the backward pass is a gradient of x that ggml has built (see the top of this file). */
 static bool is_half_gradient(const struct ggml_tensor * t) {
     return t->op == GGML_OP_OUT_PROD && is_half(t->src[0]) && t->src[1]->op == GGML_OP_TRANSPOSE;
 }

@@ -39,7 +39,8 @@ struct tnn_entry * tnn__entry(tnn_session * s, const char * arg, tnn_tensor h) {
 
 struct ggml_tensor * tnn__tensor(tnn_session * s, const char * arg, tnn_tensor h) {
     struct tnn_entry * e = tnn__entry(s, arg, h);
-    /* Some operators have a source that is only memory for their result. tnn_tensor_src returns a handle for it too. */
+    /* Some operators have a source that is only memory for their result. tnn_tensor_src returns a handle for such
+     * a source too. */
     if (e != NULL && e->tensor->op == GGML_OP_NONE && !e->is_input) {
         tnn__fail(s, TNN_E_VALUE, "%s is internal memory of an operator, not a tensor with values; use the result of the operator", arg);
         return NULL;

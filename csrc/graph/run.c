@@ -104,7 +104,7 @@ static int leaders_before(const tnn_session * s, int end) {
 static int run(tnn_session * s, struct ggml_cgraph * graph, int begin, int end, double * seconds) {
     int rc = pool_ready(s);
     rc = rc == TNN_OK ? tnn__kernels_reserve_scratch(s) : rc;
-    /* Nothing may fail between two nodes, because the first may have updated a weight. */
+    /* Nothing may fail between two nodes, because the first node may have updated a weight. */
     if (rc == TNN_OK && seconds != NULL) {
         rc = reserve_work(s, ggml_graph_plan(graph, s->n_threads, s->pool).work_size);
     }

@@ -39,7 +39,7 @@ struct values {
     int64_t         n, n_hp;
 };
 
-/* Uploads the inputs of a batch after all checks, and resets what the batch resets. mode: that of tnn_train_step. */
+/* Uploads the inputs of a batch after all checks, and resets the graph for the batch. mode: as for tnn_train_step. */
 static int begin(tnn_session * s, const tnn_step * step, struct values v, int32_t mode) {
     struct ggml_tensor * ids     = step_input(s, "step.ids", step->ids, GGML_TYPE_I32, v.n);
     struct ggml_tensor * targets = ids != NULL ? step_input(s, "step.targets", step->targets, GGML_TYPE_I32, v.n) : NULL;

@@ -47,7 +47,7 @@ static void list_rows(const struct embedding * p, const int32_t * ids, int64_t b
     }
 }
 
-/* Adds up the rows of dy that belong to one id, from `row` up to the last one before `end`. Writes the result to sum.
+/* Adds up the rows of dy that belong to one id, from `row` up to the last such row before `end`. Writes the result to sum.
  * Returns the first row of this id that was not added, or a negative number if no row is left. */
 static int32_t sum_rows(const struct tnn_kernel * k, const struct tnn_column_sums * c, const struct tokens * t, const float * dy,
                         int32_t row, int64_t end, float * sum) {

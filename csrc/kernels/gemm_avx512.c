@@ -1,7 +1,7 @@
 /* kernels/gemm_avx512.c - the matrix product in vectors of sixteen. Only the files *_avx512.c and
  * gemm_bf16_pairs.c are compiled for AVX-512.
  *
- * Its code runs only if kernels/gemm.c found that the CPU and the system support AVX-512. A lane is a column of the
+ * This code runs only if kernels/gemm.c found that the CPU and the system support AVX-512. A lane is a column of the
  * result, and no operation mixes lanes, so the bits are those of kernels/gemm_v8.c. */
 #include "kernels/gemm.h"
 

@@ -1,4 +1,4 @@
-/* kernels/row_loops.h - the loops over a row that compute exponentials, of softmax and of SwiGLU, and those of their gradients.
+/* kernels/row_loops.h - the loops over a row that compute exponentials (in softmax and SwiGLU), and the loops of their gradients.
  *
  * There is one version for each vector width, compiled from kernels/row_loops_code.h. All versions compute the same bits: a
  * sum over a row has eight lanes, and element i is added to lane i % 8. The sum of a row that is computed in several parts

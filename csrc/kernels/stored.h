@@ -22,8 +22,8 @@ struct tnn_stored {
     int64_t      head;       /* rows of a head, if the rows of each head are stored in interleaved order; otherwise 0 */
 };
 
-/* Describes a weight as the operand B of a product: the weight itself, or its transpose. It has no data if the weight is f32 and its
- * rows are in order (head is 0). */
+/* Describes a weight as the operand B of a product: the weight itself, or its transpose. The result has no data if the weight
+ * is f32 and its rows are in order (head is 0). */
 struct tnn_stored tnn__stored(const struct ggml_tensor * w, bool transposed, int64_t head);
 
 /* Converts n elements of a row, from element begin on, and returns where they are in the stage. Whole blocks are converted, so the

@@ -1,8 +1,8 @@
 /* memory/mapping.c - attaches files, whose pages are the data of weights. Nothing is copied, and the pages must not be
  * written.
  *
- * A file can change while it is mapped. If it becomes shorter, a guard (machine/bus_error.h) replaces the missing pages by zeros. Its size
- * and the time of its last change are compared before and after each use. */
+ * A file can change while it is mapped. If it becomes shorter, a guard (machine/bus_error.h) replaces the missing pages by
+ * zeros. The size of the file and the time of its last change are compared before and after each use. */
 #define _GNU_SOURCE
 #include "memory/mapping.h"
 

@@ -20,7 +20,8 @@ from toynn.errors import TinyNNTypeError, TinyNNValueError
 from toynn.interop import export_gguf, export_gguf_adapter, export_peft
 from toynn.training import AdapterArgs, ModelArgs
 
-# Run a command that changes the base right after the first call of a method of GgufBase: BASE METHOD CHANGE ARGUMENT...
+# A program with the arguments BASE METHOD CHANGE ARGUMENT... It runs toynn with these last arguments, and changes the
+# base right after the first call of a method of GgufBase.
 CHANGING = """
 import os, sys
 from pathlib import Path

@@ -92,8 +92,8 @@ def space_rules() -> dict[str, bytes]:
 
 
 RULES = space_rules()
-# With these tokenizers, a line end is an added token with a space after it, which decoding does not remove. So
-# `prepare` refuses them for texts of several lines.
+# With these tokenizers, a line end is an added token with a space after it, and decoding does not remove this space.
+# So `prepare` refuses these tokenizers for texts of several lines.
 REFUSED = ("each, symbols", "always, symbols")
 
 

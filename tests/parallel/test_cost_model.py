@@ -30,7 +30,7 @@ def test_the_cost_of_a_step_is_the_sum_of_its_parts() -> None:
 
 def test_transfers_are_hidden_by_the_backward_pass_of_the_last_batch() -> None:
     network, sizes = Network(0.0, 1e9, 1e10), (4e7, 1e6, 1e14, 4)
-    part = 4 * 4e7 * 0.75 / 1e9  # the gradients, or the weights
+    part = 4 * 4e7 * 0.75 / 1e9  # seconds of the transfer of the gradients, or of the weights
     every, last = 2 / 3 * 6 * 4e7 * 1e6 / 4e14, 4194304 / 4e7
     assert step_cost(*sizes, network).hidden == pytest.approx(part * (1 - last))
     assert step_cost(*sizes, network, embedding=1e7).hidden == pytest.approx(part * 0.75)

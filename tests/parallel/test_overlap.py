@@ -30,7 +30,7 @@ Sums: TypeAlias = dict[str, list[bytes]]
 
 TIED = Variant(SmolLM2Config(127, 40, 4, 2, 72, 2, 512, 10000.0, 1e-5, head_dim=10), 7)
 UNTIED = Variant(SmolLM2Config(61, 48, 6, 2, 96, 1, 512, 10000.0, 1e-5, head_dim=12), 33, 1, True, True)
-LARGE = Variant(SmolLM2Config(600, 128, 4, 2, 352, 2, 512, 10000.0, 1e-5), 96)  # its nodes run one by one
+LARGE = Variant(SmolLM2Config(600, 128, 4, 2, 352, 2, 512, 10000.0, 1e-5), 96)  # the nodes of this model run one by one
 
 
 def sums_of(engine: LlamaSeqEngine, name: str, first: int, n: int) -> list[bytes]:
@@ -97,7 +97,7 @@ def test_calls_in_the_wrong_order_are_refused() -> None:
             sums_of(e, last, 0, 1)
         with pytest.raises(TinyNNValueError, match=r"t \(tok"):
             nn.tnn_continue_step(e.sess, e.t_seq_token_ids)
-        e.add_gradients(ids, ids, 7)  # drops the batch
+        e.add_gradients(ids, ids, 7)  # drops the batch that has begun
         want = sums_of(e, last, 0, 1)
         with pytest.raises(SessionError, match="no batch has been begun"):
             e.continue_gradients()

@@ -238,7 +238,7 @@ class Round(Arguments):
         for _ in range(pick.choice([1, 2])):
             attempt(nn.tnn_graph_reset if pick.random() < 0.5 else nn.tnn_graph_reset_grads_only, s)
             whole = nn.tnn_compute_backward if backward else nn.tnn_compute
-            # tnn_compute_profiled accepts both kinds of graph, so it would accept a graph that the other call refuses.
+            # tnn_compute_profiled accepts both kinds of graph, so it can accept a graph that the call `whole` refuses.
             profiled = self.variant.profiled and realized is None
             done = attempt(nn.tnn_compute_profiled if profiled else whole, s)
             self.computed += not isinstance(done, TinyNNError)

@@ -48,7 +48,7 @@ COMMANDS = {
     "bench-mpi": "Measure the network between processes that mpiexec started.",
     "info": "Describe this build, a data folder, a run or a model.",
 }
-FOR_SEVERAL_PROCESSES = ("train", "eval", "prepare", "generate", "bench-mpi")  # the commands that mpiexec may start
+FOR_SEVERAL_PROCESSES = ("train", "eval", "prepare", "generate", "bench-mpi")  # the commands that mpiexec can start
 
 
 class _Misuse(click.ClickException):

@@ -67,7 +67,7 @@ PRE_TOKENIZERS = {
         ignore_merges=True,
         adds_bos=True,
     ),
-    # DBRX and Smaug: the rules of Llama 3, but a word that is a token is also made by merges.
+    # DBRX and Smaug: the rules of Llama 3, but merges are applied even to a word that is a token.
     "dbrx": PreTokenizer(_split(rf"{_CONTRACTIONS}|{_WORDS}|\p{{N}}{{1,3}}|{_REST}")),
     # Qwen 2 and 3: the rules of Llama 3, but digits are split one by one and there is a normalizer.
     "qwen2": PreTokenizer(_split(rf"{_CONTRACTIONS}|{_WORDS}|\p{{N}}|{_REST}"), normalizer={"type": "NFC"}),

@@ -26,7 +26,7 @@ _LOCAL = frozenset({"ByteLevel", "Metaspace", "ByteFallback", "Fuse"})
 # example, WordPiece turns " do not" into " don't".
 _LOOKAHEAD = 4
 # With a local decoder, each new token is decoded together with the tokens before it. If there are more than
-# about _LONGEST tokens, all but about the last _OVERLAP are dropped.
+# about _LONGEST tokens, only about the last _OVERLAP tokens are kept.
 _OVERLAP, _LONGEST = 32, 256
 
 

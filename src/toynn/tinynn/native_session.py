@@ -55,7 +55,7 @@ class NativeSession:
         self.busy = False  # True while the thread that holds the lock is inside a C call
         self.closed = False
         self.rebuilds = 0  # the number of times the graph was dropped; handles of earlier graphs are stale
-        self.kept: list[object] = []  # the owners of memory that the C session reads, until it is freed
+        self.kept: list[object] = []  # owners of memory that the C session reads until the session is freed
         _unfreed[id(self)] = self
 
     def live(self) -> SessionPointer:

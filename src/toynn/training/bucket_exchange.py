@@ -58,7 +58,7 @@ class BucketExchange:
         self._engine, self._processes, self._shards = engine, processes, shards
         self._nodes, self._windows = nodes, windows
         self._places: Mapping[str, tuple[int, ...]] = {}
-        self._buffers: list[tuple[F32, F32]] = []  # (sent, received), used in turn
+        self._buffers: list[tuple[F32, F32]] = []  # buffers (sent, received), which the buckets use in turn
         self._open: deque[_Transfer] = deque()
 
     def use_graph(self, places: Mapping[str, tuple[int, ...]]) -> None:
@@ -81,7 +81,7 @@ class BucketExchange:
         """Complete the batch that the engine has begun, and set the gradient of each shard, summed over all windows."""
         with self._transferring():
             for i, (bucket, shard) in enumerate(self._shards):
-                for name in reversed(list(bucket.sizes)):  # the last one is usually complete after all others
+                for name in reversed(list(bucket.sizes)):  # the last gradient is usually complete after the others
                     self._engine.continue_gradients(name)
                 self._finish(AT_A_TIME - 1, self._add_up)
                 self._open.append(self._send_gradient(bucket, shard, *self._buffers[i % AT_A_TIME]))

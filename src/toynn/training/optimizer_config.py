@@ -153,9 +153,9 @@ class ScheduleArgs:
         return min(100, steps // 10) if self.warmup is None else self.warmup
 
 
-# The keys that a resumed run may change on request (`TrainArgs.changes`). optimizer.kind, optimizer.moments and
-# optimizer.ema are not among them, because they determine which moments a checkpoint has, and schedule.double_batch,
-# because it determines which windows the run has read.
+# The keys that a resumed run can change on request (`TrainArgs.changes`). Four keys cannot be changed: optimizer.kind,
+# optimizer.moments and optimizer.ema determine which moments a checkpoint has, and schedule.double_batch determines
+# which windows the run has read.
 CHANGEABLE = tuple(
     f"{section}.{one.name}"
     for section, kind in (("optimizer", OptimizerArgs), ("schedule", ScheduleArgs))

@@ -32,7 +32,7 @@ else:
 
 _LARGEST = 1 << 24  # bytes
 _COLUMNS = 80
-_LENGTHS = {"steps", "epochs"}  # keys of [train]; only one of them may be set
+_LENGTHS = {"steps", "epochs"}  # keys of [train]; only one of these keys can be set
 
 
 @dataclass(frozen=True)

@@ -46,8 +46,8 @@ class Variant:
 # With d = 10 and base 100 there are wavelengths below orig/high = 4, above orig/low = 16, and between these limits.
 LLAMA3 = RopeScaling.llama3(factor=8.0, low_freq=1.0, high_freq=4.0, orig_max_pos=64)
 
-# There are five pairs. The first pair keeps its speed, the last pair turns four times slower, and the others are
-# between.
+# RoPE rotates five pairs. The first pair keeps its speed, the last pair rotates four times slower, and the speeds of
+# the other pairs change less.
 YARN = RopeScaling.yarn(factor=4.0, orig_max_pos=64, attn_factor=0.9, beta_fast=8.0, beta_slow=0.5)
 
 VARIANTS = {

@@ -82,7 +82,7 @@ class _Reader:
         """Return a tensor. Raises FileFormatError if the file has become shorter or cannot be read."""
         values = np.empty(self.shapes[name], np.uint16 if name in self.bf16 else np.float32)
         self.read_into(name, values.reshape(-1))
-        # the bits of a bfloat16 number are the upper half of those of the float32 number
+        # the bits of a bfloat16 number are the upper half of the bits of a float32 number
         return (values.astype(np.uint32) << 16).view(np.float32) if name in self.bf16 else values
 
     def read_into(self, name: str, values: npt.NDArray[Any]) -> None:
