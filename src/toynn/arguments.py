@@ -183,7 +183,7 @@ def text(name: str, value: object) -> str:
 
 
 def label(name: str, value: object) -> bytes:
-    """Return a str without NUL, encoded as UTF-8."""
+    """Return the bytes of a str in UTF-8. A str with a NUL character is refused."""
     plain = text(name, value)
     if "\0" in plain:
         raise TinyNNValueError(f"{name} must not contain a NUL character, got {plain!r}")

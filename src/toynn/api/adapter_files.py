@@ -42,7 +42,7 @@ def write_adapter(
 
 
 def merged_model(checkpoint: Checkpoint, place: Path | None = None) -> TrainedModel:
-    """Return the model of a checkpoint of an adapter, with the adapter added to the weights of its base.
+    """Return the whole model of a checkpoint that has only an adapter: the weights of the base plus the adapter.
 
     place: where the base is now. Default: where it was when the adapter was trained.
 
@@ -73,7 +73,7 @@ def _whole(base: OpenBase, checkpoint: Checkpoint) -> TrainedModel:
 
 
 def adapter_on_base(source: str | os.PathLike[str], base: str | os.PathLike[str]) -> ModelOnBase:
-    """Return the adapter in a GGUF file or a PEFT folder, on its base, with the tokenizer of the base.
+    """Return the adapter in a GGUF file or a PEFT folder as a model on its base, with the tokenizer of the base.
 
     Raises FileFormatError if the adapter is damaged, is not supported or belongs to another base. Also raises the
     errors of `open_base`.

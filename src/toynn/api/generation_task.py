@@ -61,7 +61,9 @@ class Continuing:
 
 
 def parts_of(prompts: Sequence[Prompt], n_processes: int) -> list[Sequence[Prompt]]:
-    """Divide prompts into parts that a process continues at once: if possible, at least 4 parts for each process."""
+    """Divide prompts into parts: if possible, at least 4 for each process. The prompts of a part are continued
+    together.
+    """
     size = min(AT_ONCE, max(1, len(prompts) // (4 * n_processes))) if n_processes > 1 else AT_ONCE
     return [prompts[i : i + size] for i in range(0, len(prompts), size)]
 

@@ -85,7 +85,7 @@ def open_decoder(
     path: str | os.PathLike[str], which: str = "latest", base: str | os.PathLike[str] | None = None, *,
     n_threads: int | None = None,
 ) -> Iterator[tuple[Checkpoint, LlamaDecoder]]:  # fmt: skip
-    """Yield the model at a path that `load` accepts, and its decoder. The model needs no tokenizer.
+    """Yield the model at a path that `load` accepts, and its decoder. A model without a tokenizer is accepted too.
 
     Raises the errors of `load`.
     """

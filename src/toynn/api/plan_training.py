@@ -85,7 +85,9 @@ def plan_of(
 
 @dataclasses.dataclass(frozen=True)
 class TimedStart:
-    """How a run with a time begins. config: its configuration. seconds_used: duration of the planning.
+    """The start of a run that must end in a given time.
+
+    config: the configuration of the run. seconds_used: duration of the planning.
 
     plan: None for a resumed run, which keeps its plan.
     """
@@ -106,7 +108,7 @@ def timed_start(
     resume_from: str | None,
     other_start: bool,
 ) -> TimedStart:
-    """Return the start of a run that ends in a time.
+    """Return the start of a run that must end in a given time.
 
     config: the path of a TOML file, or None. overrides: settings "section.key=VALUE". resumed: the run to resume, which
     then has this time in total. other_start: whether training starts from an existing model.

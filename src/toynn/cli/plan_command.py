@@ -1,4 +1,4 @@
-"""`toynn plan`: choose a model and its training for a time."""
+"""`toynn plan`: choose a model, and how to train it in a given time."""
 
 from __future__ import annotations
 

@@ -195,7 +195,7 @@ def _timed(
     other_start: bool,
     quiet: bool,
 ) -> tuple[TrainConfig, Plan | None]:
-    """Return the configuration of a run that ends in a time, and its plan. Print the plan."""
+    """Return the configuration of a run that must end in a given time, and its plan. Print the plan."""
     timed = timed_start(
         data, time, config, overrides, threads, resumed=resumed, resume_from=resume_from, other_start=other_start
     )

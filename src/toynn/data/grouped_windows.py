@@ -38,9 +38,9 @@ class _Epoch:
 class GroupedWindows(Initialised):
     """Returns windows with one sample each, or with a part of a long sample: see `SamplePieces`.
 
-    The windows g * i to g * i + g - 1 are a group, for example the windows of a step. The windows of a group have the
-    length of its longest sample, rounded up to a multiple of 8, but at most t_seq. The places after a sample have the
-    id 0 and no target.
+    The windows are divided into groups of g consecutive windows, for example the windows of a step. The windows of a
+    group have the length of its longest sample, rounded up to a multiple of 8, but at most t_seq. The places after a
+    sample have the id 0 and no target.
 
     Each epoch uses each sample once. The samples are put in a random order, and each 64 * g consecutive samples are
     sorted by length and divided into groups. The groups are used in a random order. If the number of samples is not a

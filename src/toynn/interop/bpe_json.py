@@ -79,7 +79,9 @@ def written(described: dict[str, Any]) -> bytes:
 
 
 def _built(described: dict[str, Any]) -> Tokenizer | None:
-    """Return the tokenizer that the library would read from this JSON, without the JSON of its vocabulary and merges.
+    """Return the tokenizer that the library would read from this JSON.
+
+    The library gets the vocabulary and the merges as Python objects, which takes less time than parsing their JSON.
 
     Return None if the library refuses a part. The caller then parses the whole JSON to get the error message.
     """

@@ -51,8 +51,9 @@ def export_gguf(
 
     Matrices are stored in `dtype`; norms and biases stay f32. As in llama.cpp, the output matrix of a quantized model
     has more bits than its other matrices. A matrix whose rows are not whole blocks of a type gets another type (see
-    `gguf_types`). ggml quantizes, without an importance matrix. A projection lens is folded into the embedding. The
-    file is written under another name and renamed when it is complete, so an old file stays unchanged until then.
+    `gguf_types`). ggml quantizes the weights, without an importance matrix. A projection lens is folded into the
+    embedding. The file is written under another name and renamed when it is complete, so an old file stays unchanged
+    until then.
 
     Args:
         dtype: a name in GGUF_DTYPES, for example "f32", "bf16", "q8_0" or "q4_K".

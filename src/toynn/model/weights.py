@@ -131,8 +131,8 @@ class Weight:
     layer: None for a weight outside the layers.
     head: None for a whole weight.
     whole: the name of the weight in the fused layout that contains this weight. For a whole weight it equals `name`.
-    adapter: "lora_a" or "lora_b" for a matrix of a low-rank adapter, else "". `row` is then the row of the adapted
-        weight.
+    adapter: "lora_a" or "lora_b" for a matrix of a low-rank adapter, else "". For such a matrix, `row` is the row of
+        the adapted weight.
     """
 
     row: Row

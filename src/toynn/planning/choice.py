@@ -105,7 +105,7 @@ def options_of(
 def chosen(
     options: Iterable[Option], seconds: float, law: ScalingLaw, text: Text, most_measuring: float = math.inf
 ) -> tuple[Choice | None, list[Choice]]:
-    """Return the best choice for a time, and the best training of each option that was considered.
+    """Return the best choice for a given time, and the best training of each option that was considered.
 
     No larger model is considered after two consecutive models that are worse than a smaller model, or when measuring
     the options has taken more than `most_measuring` seconds. The first result is None if too few steps of the smallest

@@ -1,4 +1,4 @@
-"""Choose a model and its training for a time, a number of parameters or a memory size, and predict the loss."""
+"""Choose a model and its training for a given time, number of parameters or memory size, and predict the loss."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def object_of(place: int, content: bytes) -> Item:
 
 
 def _lines(parts: Iterable[bytes]) -> Iterator[tuple[int, bytes | None]]:
-    """Yield each line with its number. Yield None for a line that is too long, of which only its start is kept."""
+    """Yield each line with its number. Yield None in place of a line that is too long."""
     number, held, size, is_long = 1, list[bytes](), 0, False
     for part in parts:
         *ended, rest = part.split(b"\n")

@@ -126,7 +126,10 @@ def _completion(record: Mapping[str, Any]) -> Sample:
 
 
 def _pair(record: Mapping[str, Any]) -> Pair:
-    """Return a pair. Without a prompt of the same kind as the continuations, the prompt is their common beginning."""
+    """Return a pair. If the record has no prompt, the common beginning of both continuations becomes the prompt.
+
+    The same holds if the prompt is a text but the continuations are lists of messages, or the other way round.
+    """
     texts = isinstance(record.get("chosen"), str)
     read: Callable[[Mapping[str, Any], str], Any] = _str if texts else _list
     chosen, rejected = read(record, "chosen"), read(record, "rejected")

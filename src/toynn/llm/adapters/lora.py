@@ -46,7 +46,7 @@ def initial_adapters(seed: int, init_scale: float) -> Callable[[Weight], FloatAr
 
 
 def _lcg31(state: int, n: int) -> npt.NDArray[np.int64]:
-    """Return the n states after `state` of s <- (s * 1103515245 + 12345) mod 2^31."""
+    """Return the n states that follow `state`. The next state after s is (s * 1103515245 + 12345) mod 2^31."""
     # Each pass doubles the number of known states: if s_k = a s_0 + c, then s_(j + k) = a s_j + c.
     states = np.empty(n, dtype=np.uint64)
     states[0] = (state * _A + _C) & _MASK

@@ -20,8 +20,9 @@ _CHUNK = 1 << 16  # number of elements of a matrix that are computed at once in 
 def merged(model: TrainedModel, adapter: TrainedAdapter) -> TrainedModel:
     """Return the model with the adapter in its weights: each target W becomes W + scale * B A.
 
-    The weights are computed in f64, with the products of the ranks added in order, and rounded once to f32. So the bits
-    do not depend on the machine. The name of the model is dropped, because the result is another model.
+    The weights are computed in f64 and rounded once to f32. The products of B and A are added in the order of the
+    ranks, so the bits do not depend on the machine. The name of the model is dropped, because the result is another
+    model.
 
     Raises TinyNNValueError if the adapter belongs to a base of another shape, or if a number does not fit f32. Raises
     TinyNNTypeError for an argument of the wrong type.
