@@ -64,7 +64,9 @@ def shown_samples(folder: Path, split: str, first: int, n: int) -> Iterator[Show
 
 
 def _samples(packed: PackedTokens) -> Iterator[tuple[int, int, int]]:
-    """Yield the number and the first and last position of each sample or document."""
+    """Yield the number of each sample or document, the position of its first token, and the position after its last
+    token.
+    """
     starts = _document_starts(packed) if packed.starts is None else (int(start) for start in packed.starts)
     before = next(starts, None)
     for number in itertools.count():
@@ -76,7 +78,7 @@ def _samples(packed: PackedTokens) -> Iterator[tuple[int, int, int]]:
 
 
 def _document_starts(packed: PackedTokens) -> Iterator[int]:
-    """Yield the position of the first token of each document: the first position, and every one after an end token."""
+    """Yield the position of the first token of each document: position 0, and each position after an end token."""
     if len(packed) == 0:
         return
     yield 0

@@ -110,7 +110,7 @@ class PairBatcher(EqualWindows):
         return ids.ravel(), targets.ravel()
 
     def _order(self, epoch: int) -> npt.NDArray[np.int64]:
-        """Return the numbers of the pairs in the order of an epoch. The last order is cached in one attribute."""
+        """Return the numbers of the pairs in the order of an epoch. The order of the last epoch is cached."""
         drawn = self._drawn
         if drawn[0] != epoch:
             with memory_for("tokens", 8 * self.pairs, f"an order of {self.pairs} pairs"):

@@ -207,8 +207,8 @@ class WindowBatcher(EqualWindows, Initialised):
         return starts
 
     def _epoch(self, number: int) -> _Epoch:
-        """Return the epoch with this number. The last epoch is cached in one attribute, so several threads may call
-        this method.
+        """Return the epoch with this number. Several threads can call this method, because the cached epoch is one
+        attribute, which is replaced as a whole.
         """
         drawn = self._drawn
         if drawn.number != number:

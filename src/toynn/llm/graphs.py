@@ -44,7 +44,7 @@ class LossGraph(ForwardGraph):
 
 @dataclass
 class TrainingGraph(LossGraph):
-    """A graph with forward pass, loss, backward pass and one AdamW step for each trained weight.
+    """A graph with forward pass, loss, backward pass and one optimizer step for each trained weight.
 
     t_divisor: the number by which the sum of the losses is divided, f32 (1,); None if the layout has no such input.
     """

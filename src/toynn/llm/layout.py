@@ -180,7 +180,9 @@ class Layout(ABC):
         return None
 
     def row_losses(self, t_loss: Tensor) -> Tensor | None:  # noqa: ARG002
-        """Make the losses of the rows, f32 (n,), an output and return them; None if the layout has none."""
+        """Flag the losses of the rows, f32 (n,), as an output of the graph, and return this tensor. Return None if the
+        layout has no such tensor.
+        """
         return None
 
     def preference_loss(self, t_loss: Tensor, preference: Preference) -> tuple[Tensor, PreferenceInputs]:  # noqa: ARG002

@@ -53,7 +53,7 @@ class PreferenceInputs:
 
     reference: f32 (2, B), the log-probabilities in the reference model.
     settings: f32 (3,).
-    pairs: f32 (3, B / 2), the losses of the pairs in its first row.
+    pairs: f32 (3, B / 2). The first row contains the losses of the pairs.
     """
 
     preference: Preference

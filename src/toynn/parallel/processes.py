@@ -259,8 +259,9 @@ class Processes:
     def transferring(self) -> Iterator[None]:
         """Let started exchanges continue while the block computes.
 
-        An MPI library transfers data only while one of its functions runs. So a thread calls a function every half
-        millisecond. A library that allows calls only from one thread transfers the data in its next call.
+        An MPI library transfers data only while one of its functions runs. So a second thread calls such a function
+        every half millisecond. If the library does not allow calls from several threads, the data is transferred during
+        the next call of the main thread.
         """
         if not self._from_threads:
             yield

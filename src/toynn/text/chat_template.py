@@ -43,7 +43,7 @@ Message = Mapping[str, Any]
 
 
 class RenderedChat(NamedTuple):
-    """A conversation as text, and the parts that the model generates, as pairs of first and last position."""
+    """A conversation as text, and the parts that the model generates, as pairs (start, end): text[start:end]."""
 
     text: str
     spans: list[tuple[int, int]]

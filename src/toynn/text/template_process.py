@@ -139,7 +139,7 @@ class Renderer:
         self.has_blocks = has_generation_blocks(env, source)
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the text of a request, and the spans that the model generates, as pairs of first and last position.
+        """Return the text of a request, and the spans that the model generates, as pairs (start, end): text[start:end].
 
         request: "variables" of the template; "spans": "none", "generated" or "completion"; with "completion",
             "prompt": the number of messages that belong to the prompt.

@@ -92,8 +92,8 @@ def _ids_needed(tokenizer: Tokenizer, used: Iterable[int]) -> int:
 def needed_and_unused_ids(tokenizer: Tokenizer, vocab: int) -> tuple[int, list[int]]:
     """Return `ids_needed`, and the ids below `vocab` that the tokenizer does not use.
 
-    Unused ids are gaps, and the padding of a model's vocabulary. Both results come from one reading of the ids, because
-    reading the ids of a large vocabulary takes a hundredth of a second.
+    Unused ids are gaps between used ids, or the padding at the end of a model's vocabulary. Both results come from one
+    reading of the ids, because reading the ids of a large vocabulary takes a hundredth of a second.
     """
     used = set(tokenizer.get_vocab(with_added_tokens=True).values())
     return _ids_needed(tokenizer, used), sorted(set(range(vocab)).difference(used))

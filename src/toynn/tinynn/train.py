@@ -130,8 +130,8 @@ def tnn_compute_profiled(s: Session) -> npt.NDArray[np.float64]:
     """Run the realized graph node by node. Return the seconds of each node, float64 (n,), in the order of
     `tnn_graph_node`.
 
-    The results are those of `tnn_compute`, or of `tnn_compute_backward`, which needs a reset first. This call is slower
-    than both of these calls.
+    The results are those of `tnn_compute`, or for a training graph those of `tnn_compute_backward`. A training graph
+    must be reset before the call. Because of the measurement, this call is slower.
     """
     seconds = np.empty(tnn_graph_n_nodes(s), dtype=np.float64)
     status(s, lib.tnn_compute_profiled, ffi.from_buffer("double[]", seconds, require_writable=True), seconds.size)

@@ -25,7 +25,7 @@ with naming_the_extra():
 
 
 class _Bar(Progress):
-    """A progress bar that is three columns narrower than the terminal, which prints ^C there after Ctrl-C.
+    """A progress bar that leaves three columns free, in which the terminal prints ^C after Ctrl-C.
 
     With a bar of full width, the ^C would begin a new line, and the terminal would show the bar twice.
     """

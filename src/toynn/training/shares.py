@@ -94,7 +94,7 @@ def buckets_of(sizes: Mapping[str, int], n: int, limit: int | None = None) -> li
 
     sizes: the number of elements of each weight, in the order of the optimizer steps. A weight is never divided among
         buckets, so a bucket can have more elements if it consists of one weight.
-    limit: default `bucket_limit`. The division does not affect any result.
+    limit: Default: the result of `bucket_limit`. The division does not affect any result.
     """
     return [Bucket(group, _slices(group, n)) for group in _groups(sizes, n, limit)]
 

@@ -35,7 +35,7 @@ class Refused(NamedTuple):
 class Rendered:
     """A sample as text.
 
-    spans: the parts that count, as pairs of first and last position; None: the whole text.
+    spans: the parts text[start:end] that count, as pairs (start, end); None: the whole text.
     ends: whether the end token follows the text.
     """
 

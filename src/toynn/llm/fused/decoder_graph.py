@@ -92,7 +92,7 @@ class DecoderGraph:
             upload_int_array(session, last, np.arange(t - 1, n, t, dtype=np.int32))
 
     def run(self, ids: npt.NDArray[np.int32], places: Places, targets: npt.NDArray[np.int32] | None = None) -> None:
-        """Compute the graph for the tokens `ids`, the t tokens of the first sequence first.
+        """Compute the graph for the tokens `ids`: t tokens of each sequence, one sequence after the other.
 
         targets: the token after each token, if the graph computes losses.
         """

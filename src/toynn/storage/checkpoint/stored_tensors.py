@@ -23,8 +23,8 @@ from toynn.tinynn.mapped import read_into
 def tensors_in_memory(path: Path, file: BinaryIO) -> dict[str, FloatArray]:
     """Return the tensors of an open safetensors file, as views of one array. path: the name of the file in messages.
 
-    The system gets the memory of one large array back when the array is freed, but not always the memory of many small
-    arrays.
+    One large array is used because its memory goes back to the system when the array is freed. The memory of many small
+    arrays does not always go back.
 
     Raises FileFormatError if the file is damaged or if a tensor is not float32.
     """
