@@ -114,7 +114,7 @@ def test_tensorboard_files_contain_the_texts(data: Path, tmp_path: Path) -> None
     (event,) = [event for event in read_log(run) if event["event"] == "evaluated"]
     (file,) = (tmp_path / "tb").iterdir()
     content, texts = file.read_bytes(), []
-    while content:  # u64 length, u32 checksum of the length, the record, u32 checksum of the record
+    while content:  # each record: u64 length, u32 checksum of the length, content, u32 checksum of the content
         (length,) = struct.unpack("<Q", content[:8])
         for value in Record.FromString(content[12 : 12 + length]).summary.value:
             texts += [text.decode() for text in value.tensor.string_val]

@@ -25,7 +25,7 @@ def test_the_cost_of_a_step_is_the_sum_of_its_parts() -> None:
     assert cost.memory == pytest.approx(4e6 * (20 + 40 / 4) / 1e10)
     assert cost.seconds == pytest.approx(6.0 + 0.024 + 0.006 + 0.012)
     assert cost.efficiency == pytest.approx(6.0 / cost.seconds)
-    assert cost.hidden == 0  # all weights are in one bucket, whose gradients are complete last
+    assert cost.hidden == 0  # all weights are in one bucket, so its transfer begins after the backward pass
 
 
 def test_transfers_are_hidden_by_the_backward_pass_of_the_last_batch() -> None:

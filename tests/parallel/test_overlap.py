@@ -63,7 +63,7 @@ def test_a_batch_in_parts_has_the_sums_of_a_whole_batch(
         e.add_gradients(more_ids, more_targets, 2.0 * n, accumulate=True)
         losses = e.window_losses().tolist()
         whole = {name: sums_of(e, name, first, 2 * batch) for name in e.param_names()}
-        assert len({sums[0] for sums in whole.values()}) == len(whole)  # each gradient has other values
+        assert len({sums[0] for sums in whole.values()}) == len(whole)  # all gradients differ
         for seed in range(3):
             names = random.Random(seed).sample(e.param_names(), 4)
             e.add_gradients(ids, targets, 2.0 * n)

@@ -153,7 +153,7 @@ def test_a_longer_time_and_a_larger_text_give_larger_models() -> None:
     assert size(60, 2e9) < size(3600, 2e9) < size(86400, 2e9)
     best, _ = chosen(options(), 86400, LAW, text(2e5))
     assert best is not None
-    assert not best.is_limited_by_time  # the small text is the limit
+    assert not best.is_limited_by_time  # the small text limits the run, not the time
 
 
 def test_options_end_where_the_memory_ends_and_keep_the_settings(tmp_path: Path) -> None:

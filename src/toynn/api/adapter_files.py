@@ -31,7 +31,7 @@ def write_adapter(
     """
     if not overwrite and exists(path):
         raise TinyNNValueError(f"path: {path} already exists; name another path, or pass overwrite=True")
-    from toynn.interop import export_gguf_adapter, export_peft  # these need the extra toynn[interop]
+    from toynn.interop import export_gguf_adapter, export_peft  # these functions need the extra toynn[interop]
 
     if kind == "gguf":
         written = export_gguf_adapter(adapter, path, name=name, overwrite=overwrite)

@@ -13,7 +13,7 @@ from toynn.api.load_model import read_model
 from toynn.cli.given_path import GivenPath
 from toynn.training.lr_range import HIGHEST, LOWEST, STEPS, RangeTest
 
-_ROWS = 20  # about the number of rows of the table
+_ROWS = 20  # approximate number of rows of the table
 
 
 @click.command()

@@ -154,7 +154,8 @@ class WindowBatcher(EqualWindows, Initialised):
             )
         self._tokens: npt.NDArray[Any] = np.asarray(tokens)
         self._counted = None if counted is None else _checked_marks(counted, int(tokens.size))
-        # The last token is only a target. Offsets from 0 to _slack give every epoch the same number of windows.
+        # The first window of an epoch begins at one of the tokens 0 to _slack, so every epoch has the same number of
+        # windows. The last token is only a target.
         self.windows_per_epoch = windows_per_epoch(int(tokens.size), self.t_seq)
         self._slack = (int(tokens.size) - 1) % self.t_seq
         self._drawn = _Epoch(-1, np.zeros(0, dtype=np.int64))

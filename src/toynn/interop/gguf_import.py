@@ -100,7 +100,7 @@ def import_gguf(path: Path) -> TrainedModel:
             return to_halves(stored, weight.rotated_heads) if interleaved else stored
 
         listed = weights_of(described.shape)
-        with ThreadPoolExecutor(nn.tnn_available_cores()) as threads:  # the calls of ggml run side by side
+        with ThreadPoolExecutor(nn.tnn_available_cores()) as threads:  # the calls of ggml run in parallel
             values = list(threads.map(read, listed))
         weights = {weight.name: one for weight, one in zip(listed, values, strict=True)}
         return TrainedModel(

@@ -13,7 +13,7 @@ from toynn.model.shape import ModelShape
 
 # kinds of layers, as named in layer_types and in rope_parameters of gemma3
 _GLOBAL, _LOCAL = "full_attention", "sliding_attention"
-_PATTERN = 6  # the interval of global layers without the key sliding_window_pattern
+_PATTERN = 6  # the interval of global layers if the key sliding_window_pattern is missing
 
 
 def layers_of(shape: ModelShape) -> dict[str, Any]:

@@ -72,7 +72,8 @@ def _check_supported(model: SentencePieceModel) -> None:
     ):
         if value != only:
             raise FileFormatError(f"the setting {name} is {value}, but toynn supports only {only}")
-    if model.charsmap and not model.removes_spaces:  # the tokenizers library maps the two characters CR LF together
+    # unlike SentencePiece, the tokenizers library maps the two characters CR LF together
+    if model.charsmap and not model.removes_spaces:
         raise FileFormatError(
             "the model has a precompiled_charsmap but not remove_extra_whitespaces, which toynn does not support; "
             "save the tokenizer with transformers, which writes a tokenizer.json"

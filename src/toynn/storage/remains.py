@@ -64,7 +64,7 @@ def _remove_remains(path: Path, parent: int) -> None:
     if not found or not is_complete or not _lock(parent, fcntl.LOCK_EX):
         return
     for place in found:
-        with contextlib.suppress(OSError):  # another user's files stay
+        with contextlib.suppress(OSError):  # files of another user cannot be removed, and stay
             if place.is_dir() and not place.is_symlink():
                 shutil.rmtree(place)
             else:

@@ -36,7 +36,7 @@ _VANISHED = 0.02  # gradients have vanished if the median of their norms is belo
 _GAP, _SHARE_OF_GAP = 0.1, 0.2  # validation loss minus training loss: nats per token, and share of the validation loss
 _RISE, _SHARE_OF_RISE = 0.3, 0.1  # rise of the mean loss: nats per token, and share of the lowest mean
 _ERRORS = 10.0  # standard errors by which the mean loss must also have risen, because the lowest of many means is low
-_SETTLED = 100  # steps without warm-up after which the loss must have fallen
+_SETTLED = 100  # number of steps after the warm-up; then the loss must have fallen
 _LEARNED = 0.85  # a run from random weights has learned if its mean loss is at most this share of its first loss
 _UNCHANGED = 0.97  # the mean loss has hardly changed if it is at least this share of the first loss
 

@@ -148,7 +148,7 @@ def _rising(taker: TrainingSteps, config: TrainConfig, before: list[float]) -> R
         rates.append(result.learning_rate)
         losses.append(result.loss)
         total = _SMOOTHING * total + (1 - _SMOOTHING) * (result.loss - untrained)
-        changes.append(total / (1 - _SMOOTHING**step))  # without the bias of the first means towards 0
+        changes.append(total / (1 - _SMOOTHING**step))  # the divisor removes the bias of the first means towards 0
         if changes[-1] - min(changes) > _RISEN * before[0]:
             break
     best = min(range(len(changes)), key=changes.__getitem__, default=0)

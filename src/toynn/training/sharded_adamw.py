@@ -37,7 +37,7 @@ class ShardedAdamW(Shard):
             hp = row if self._decays[piece.name] else without_decay
             m, v = (self.moment(end, place) for end in self.ends)
             tnn_slice_adamw(self.weights[place], m, v, self.gradient[place], hp, float(factor))
-            if self.bf16:  # otherwise m and v are views of the stored moments
+            if self.bf16:  # in f32, m and v are views of the stored moments
                 for end, moment in zip(self.ends, (m, v), strict=True):
                     self.keep_moment(end, piece, place, moment, values.step)
 

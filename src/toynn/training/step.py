@@ -96,7 +96,8 @@ class TrainingSteps(StepsOnWindows):
         self._train = config.train
         self._interrupted = interrupted
         self._read: tuple[int, Batch] | None = None
-        self._batches = config.batches_of(config.train.steps)  # batches of a step; the first graph is for the last step
+        # the number of batches for which the graph is built: at first, that of the last step
+        self._batches = config.batches_of(config.train.steps)
 
     def take(self, step: int) -> StepResult | None:
         """Take a step. Return None if it was interrupted between two batches; the weights are then unchanged.
