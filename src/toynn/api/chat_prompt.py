@@ -72,7 +72,8 @@ def reply_frame(template: ChatTemplate) -> ReplyFrame:
 def fitting(
     messages: Sequence[dict[str, str]], ids_of: Callable[[Sequence[dict[str, str]]], list[int]], most: int
 ) -> tuple[list[int], int]:
-    """Return the prompt of the newest messages that have at most `most` tokens, and the number of messages left out.
+    """Return the prompt of the newest messages that together fit into `most` tokens, and the number of messages left
+    out.
 
     System messages at the start are kept. Other messages are left out, the oldest first, until the rest fits and begins
     with a message of the user. The last message of the user is never left out, even if the prompt then has more tokens.

@@ -40,9 +40,9 @@ class PackingPlan:
 def plan_of(lengths: npt.NDArray[np.int64], size: int) -> PackingPlan:
     """Return a plan for samples of these lengths, from 1 to size, and windows of `size` tokens.
 
-    The samples are placed by falling length, each into the fullest window that has enough space (best-fit decreasing),
-    or into a new window. Among windows with equal space, the window that has had this space for the longest time is
-    used. The plan depends only on how often each length occurs.
+    The samples are placed from the longest to the shortest. Each sample goes into the fullest window that has enough
+    space (best-fit decreasing), or into a new window. Among windows with equal space, the window that has had this
+    space for the longest time is used. The plan depends only on how often each length occurs.
     """
     counts = np.bincount(lengths, minlength=size + 1)
     window_of = np.empty(lengths.size, dtype=np.int64)

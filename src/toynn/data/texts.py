@@ -24,7 +24,7 @@ class Texts:
     separators: the lines that separate documents.
     called: the name of the texts in messages; None for their paths.
     documents: the number of documents.
-    document_ends: for each file, the number of documents up to its end.
+    document_ends: for each file, the number of documents in this file and in all files before it.
     text_bytes: the size of all documents in UTF-8, without separator lines.
     markers: for each known separator and eos, the number of lines in the documents that are equal to it.
     inside: for each separator and eos, the number of times that it occurs inside a longer line.

@@ -108,8 +108,8 @@ class Parameter:
 class Parameters:
     """Declares weights, with the moments of each trained weight after it, and finds weights and moments by name.
 
-    declared: a function that declares a frozen weight in its own type and with its values, or returns None. All other
-        weights are F32. Default: all weights are F32.
+    declared: a function that declares a frozen weight in its own type and with its values, or returns None for a weight
+        that must be F32. Trained weights are always F32. Default: all weights are F32.
     tuning: which weights are trained, and which adapters the model has.
     optimizer: "adamw", "muon" or "none", as in `RecipeOptions`. It decides which moments a trained weight has.
     weight_dtype: TNN_F16 or TNN_BF16 rounds the matrices of the layers to this dtype where the graph uses them. The

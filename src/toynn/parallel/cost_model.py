@@ -75,7 +75,7 @@ def step_cost(
     parameters: number of trained parameters. tokens: number of tokens of the whole step. It is assumed that the windows
     of each process are one node of the tree over the windows, so that each gradient is sent once. batches: number of
     batches of a process. Only the backward pass of the last batch hides transfers. embedding: parameters of the
-    embedding. Its gradient is complete last, so its transfer is not hidden.
+    embedding. Its gradient is the last one that is computed, so its transfer is not hidden.
     """
     touched = parameters * (TOUCHED + TOUCHED_OF_SLICE / n)
     sent = 2 * BYTES * parameters * (n - 1) / n  # an all-to-all exchange of gradients and an all-gather of weights

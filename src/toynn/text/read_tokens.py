@@ -8,11 +8,11 @@ from toynn.llm.fused.decoder import LlamaDecoder
 
 
 class ReadTokens:
-    """The tokens that a decoder has read for one text after another.
+    """Records which tokens a decoder has read, for texts that it reads one after another.
 
     `reuse` keeps the tokens that two texts have in common, and `note` records the tokens of the current text. If the
-    decoder was used for something else in between, no token is reused. The logits are the same bits with and without
-    reuse, because the fused layout does not depend on how tokens are divided into calls.
+    decoder was used for something else in between, no token is reused. The logits have the same bits with and without
+    reuse, because in the fused layout they do not depend on how the tokens are divided among calls.
 
     decoder: the decoder.
     """

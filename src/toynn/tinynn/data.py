@@ -165,7 +165,7 @@ def upload_transposed(s: Session, t: Tensor, m: npt.ArrayLike) -> None:
     So `tnn_matmul(s, a, b)` is the product of matrices: a is uploaded with `upload_row_major`, b with this call.
 
     Raises:
-        TinyNNValueError: another shape, or a number that does not fit f32.
+        TinyNNValueError: m has another shape, or contains a number that does not fit f32.
         TinyNNTypeError: m does not have a real floating or integer dtype, or the tensor is i32.
     """
     t_handle = handle(s, "t", t)

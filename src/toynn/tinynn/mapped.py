@@ -29,11 +29,12 @@ class MappedFile(Initialised):
 
     The pages are read from the file when they are first used, and other processes share them. Sessions to which the
     file is attached keep the mapping until they are closed. Python code reads the file with `read`, never through the
-    mapping, so a file that becomes shorter is an exception, not a signal. `file` may be closed afterwards.
+    mapping, so a file that becomes shorter is an exception, not a signal. The caller can close `file` after this object
+    was made.
 
     Args:
         file: a regular file that is open for reading in binary mode.
-        name: the name of the file in error messages. Default: that of `file`.
+        name: the name of the file in error messages. Default: the name of `file`.
 
     Raises:
         TinyNNTypeError: `file` is not an open file.
@@ -147,9 +148,9 @@ def _state(fd: int) -> tuple[int, int]:
 def tnn_session_attach_weight_mmap(s: Session, base: MappedFile, size: int | None = None) -> None:
     """Attach a mapped file, whose bytes the calls `tnn_input_1d_persistent_mmap` (2d, 3d) use as weights.
 
-    Several files can be attached; those calls use the file that was attached last. A file can be attached again. The
-    session keeps the mapping until it is closed. If the file is changed or becomes shorter, computing and downloading
-    raise MappedFileError, and the process survives.
+    Several files can be attached. These calls then use the file that was attached last. A file can be attached again.
+    The session keeps the mapping until it is closed. If the file is changed or becomes shorter, computing and
+    downloading raise MappedFileError, and the process survives.
 
     Args:
         base: the file.

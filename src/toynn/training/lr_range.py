@@ -42,7 +42,8 @@ class RangeTest:
     losses: the training loss of each step, before its update.
     changes: after each step, the running mean of the changes of the loss. The change of a step is its loss minus the
         loss of the initial weights on the same tokens, so it does not depend on how difficult these tokens are.
-    diverged: whether the loss or a gradient was NaN or infinite in the step after the last one.
+    diverged: whether the test ended because the loss or a gradient was NaN or infinite. The lists do not contain this
+        step.
     lr: the suggestion for optimizer.lr.
     muon_lr: the suggestion for optimizer.muon_lr; None without Muon.
     """

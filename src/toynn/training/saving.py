@@ -27,7 +27,7 @@ from toynn.training.toml_config import to_toml
 
 
 class Saver:
-    """Writes the checkpoints of a run, and removes those that the configuration does not keep.
+    """Writes the checkpoints of a run, and removes the old checkpoints that the configuration does not keep.
 
     run: the folder of the run, or None in a process that does not write it. moments: a function that returns the
     moments by name. All processes of a job call it at the same place, because each process has a part of the moments.

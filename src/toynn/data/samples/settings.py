@@ -17,8 +17,8 @@ class SampleSettings:
     loss: the tokens that count for the loss: "assistant" for every answer, "last" for the last answer, "all" for every
         token.
     max_tokens: the largest number of tokens of a sample, or None.
-    truncate: how longer samples are shortened: "left" drops their first tokens, "turns" drops their oldest turns,
-        "drop" leaves them out.
+    truncate: what is done with longer samples: "left" drops their first tokens, "turns" drops their oldest turns,
+        "drop" leaves the samples out.
     skip_bad: the number of broken samples that are tolerated.
 
     Raises TinyNNValueError or TinyNNTypeError, which name the setting.

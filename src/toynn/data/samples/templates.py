@@ -15,7 +15,8 @@ TOOL_USE = "tool_use"
 class ChatTemplates:
     """Renders conversations with one of several named templates, chosen as in transformers.
 
-    A conversation with tools is rendered with the template "tool_use" if there is one, and others with "default".
+    A conversation with tools is rendered with the template "tool_use" if it exists. Otherwise the template is
+    "default".
 
     sources: the templates by name.
     tokens: the variables bos_token, eos_token and others of the templates.

@@ -74,8 +74,8 @@ def target_keys(names: object, name: str = "targets") -> tuple[str, ...]:
 
     The result has the order of `ADAPTABLE`. name: the name of the argument in messages.
 
-    Raises TinyNNTypeError if `names` is not a list or tuple of str, or TinyNNValueError for an unknown or repeated
-    name, or for no name.
+    Raises TinyNNTypeError if `names` is not a list or tuple of str, or TinyNNValueError if a name is unknown or
+    repeated, or if `names` is empty.
     """
     if not isinstance(names, list | tuple):
         raise TinyNNTypeError(f"{name} must be a list of names of matrices, got {kind_of(names)}")

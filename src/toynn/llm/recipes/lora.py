@@ -31,7 +31,7 @@ class LoRA(Recipe):
         """Declare the base and its adapters, set the adapters to their initial values, and build the training step.
 
         Args:
-            gguf_handle: the base, a GgufBase, whose file is mapped, or a TrainedModel.
+            gguf_handle: the base: a GgufBase, whose file is mapped, or a TrainedModel.
             cfg: the shape of the base; only ctx may differ from it.
             rank: rank of the adapters, from 1 to head_dim.
             opts: t_seq, t_batch, untied, qkv_bias and n_threads are used; seed and init_scale apply to A.

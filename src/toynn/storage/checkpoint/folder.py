@@ -66,7 +66,7 @@ class Checkpoint(Initialised):
 
     path: the folder or file that it was read from.
     step: optimizer steps taken.
-    contents: the model, a `ModelOnBase` if the weights of its base are elsewhere.
+    contents: the model. It is a `ModelOnBase` if the checkpoint does not contain the weights of its base.
     training: the state of training, None for a model that was not written by training.
     versions: the software that wrote the checkpoint.
     """
