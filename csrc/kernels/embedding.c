@@ -103,7 +103,7 @@ static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, 
     const int32_t            * ids = tnn__operand(k, dst, 1)->data;
     const struct tokens        t   = lay_out(p, scratch, NULL);
     const int64_t d = p->d, in_window = p->rows / p->windows;
-    /* every row of a stored node must be written, also if its id does not occur */
+    /* every row of a stored node must be written, even if its id does not occur */
     const bool every_row = k->s->windows.keep || k->s->windows.at > 0;
     int64_t begin, end;
     tnn__part(dst->ne[1], 1, ith, nth, &begin, &end);

@@ -84,7 +84,7 @@ struct tile {
     const float * c;
     int64_t       c_row;
     const float * bias; /* or NULL */
-    const float * add;  /* row stride c_row, or NULL */
+    const float * add;  /* elements that are added to the tile, with row stride c_row; or NULL */
     const struct tile_rows * nodes; /* n_nodes tiles, added one after the other (kernels/gemm_windows.h) */
     int           n_nodes;
     float       * out;

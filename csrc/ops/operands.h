@@ -46,7 +46,7 @@ struct ggml_tensor * tnn__per_column(tnn_session * s, const char * arg, tnn_tens
 bool tnn__same_memory(const struct ggml_tensor * a, const struct ggml_tensor * b);
 /* Checks that t shares no memory with the n tensors that a node writes. */
 bool tnn__want_apart(tnn_session * s, const char * arg, const struct ggml_tensor * t, struct ggml_tensor * const * written, int n);
-/* Records the error of a result with more than TNN_MAX_ELEMENTS. */
+/* Records the error of a result with more than TNN_MAX_ELEMENTS elements. */
 void tnn__fail_elements(tnn_session * s, const char * what);
 
 #endif

@@ -9,7 +9,7 @@
 
 /* f32 [n] */
 struct ggml_tensor * tnn__hyper_parameters(tnn_session * s, tnn_tensor hp, int64_t n);
-/* i32 [1], an input: the number of a step whose moments are rounded to bfloat16 */
+/* Returns the operand step: an i32 input [1] with the number of a step whose moments are rounded to bfloat16. */
 struct ggml_tensor * tnn__step_operand(tnn_session * s, tnn_tensor step);
 /* Fills args with w, grad, m, v and hp [7]. moments: the type of m and v. Returns false with an error. */
 bool tnn__adamw_operands(tnn_session * s, tnn_tensor w, tnn_tensor grad, tnn_tensor m, tnn_tensor v, tnn_tensor hp,

@@ -14,7 +14,8 @@ from toynn import tinynn as nn
 each_dtype = pytest.mark.parametrize("weight_dtype", [nn.TNN_F16, nn.TNN_BF16], ids=["f16", "bf16"])
 each_case = pytest.mark.parametrize("name", ["tied", "qkv_bias", "everything at once"])
 
-# The value of a node in f32 and its value in the oracle may be rounded to two different f16 or bf16 numbers.
+# Allowed relative difference from the oracle. The value of a node in f32 and its value in the oracle can be rounded to
+# two different f16 or bf16 numbers.
 CLOSE = {nn.TNN_F16: 2e-3, nn.TNN_BF16: 1.5e-2}
 
 

@@ -232,8 +232,8 @@ def test_the_end_of_a_text_has_a_reason(run: Path, monkeypatch: pytest.MonkeyPat
             text = model.generate("The cat", greedy=True, **settings)  # type: ignore[arg-type]
             assert text.finish_reason == reason
             assert isinstance(text, str)
-        # One token reaches both limits: prompt and text have n_ctx + 1 tokens, and the model does not read the last
-        # token.
+        # With `last` tokens, both limits are reached at once: prompt and text have n_ctx + 1 tokens, and the model does
+        # not read the last token.
         last = CFG.ctx + 1 - len(model.encode("The cat"))
         assert model.generate("The cat", greedy=True, max_tokens=last).finish_reason == "max_tokens"
         assert model.generate("The cat", greedy=True, max_tokens=last + 1).finish_reason == "context_full"

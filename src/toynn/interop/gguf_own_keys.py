@@ -9,5 +9,5 @@ NORMALIZED = "toynn.tokenizer.normalized"  # ids of added tokens that are looked
 PREFIX = "toynn.tokenizer.prefix"  # where a SentencePiece tokenizer puts a space, if llama.cpp puts it elsewhere
 # ids of the tokens before and after a text, if llama.cpp cannot add these tokens
 BEFORE, AFTER = "toynn.tokenizer.before", "toynn.tokenizer.after"
-# An adapter's alpha and kind of scale, if adapter.lora.alpha / rank does not say them exactly.
+# An adapter's alpha and kind of scale, if adapter.lora.alpha / rank does not determine them exactly.
 ADAPTER_ALPHA, USE_RSLORA = "toynn.adapter.alpha", "toynn.adapter.use_rslora"

@@ -12,7 +12,7 @@ from toynn.interop.pre_tokenizers import DEFAULT, adds_bos
 from toynn.interop.sentencepiece_bpe import PREFIXES, SentencePieceBpe, write_sentencepiece
 from toynn.model.weights import EMBEDDING
 
-# The bos and the eos token that llama.cpp uses if the file does not have their keys, by tokenizer.ggml.model.
+# For each tokenizer.ggml.model, the ids of the bos and eos tokens that llama.cpp uses if the file does not state them.
 _DEFAULT_IDS = {"gpt2": (11, 11), "llama": (1, 2)}
 _BYTE_LEVEL, _SENTENCEPIECE = _DEFAULT_IDS
 

@@ -22,7 +22,7 @@ from toynn.storage.tensor_files import write_tensors
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PICKLE = "adapter_model.bin"
-_WHOLE = ".base_layer.weight"  # base weights that PEFT saves beside the adapter have names that end in this
+_WHOLE = ".base_layer.weight"  # base weights that PEFT saves beside the adapter have names that end with this text
 # Keys that change what is computed, each with the only value that toynn supports, which is also PEFT's default.
 _ONLY: dict[str, Any] = {"peft_type": "LORA", "fan_in_fan_out": False, "bias": "none"}
 _READ = ("r", "lora_alpha", "use_rslora", "target_modules", "init_lora_weights", *_ONLY)

@@ -28,8 +28,9 @@ from toynn.training.special_tokens import special_tokens, with_added_tokens
 from toynn.training.toml_config import differences, from_toml
 from toynn.wording import spelled
 
-# A resumed run may change its length, its evaluations and its checkpoints. It may change the settings of the optimizer
-# and of the schedule only on request (`TrainArgs.changes`). With any other change it would not be the same run.
+# A resumed run can change its length, its evaluations and its checkpoints. The run can change the settings of the
+# optimizer and of the schedule only on request (`TrainArgs.changes`). With any other change, the run would not be the
+# same run.
 _MAY_CHANGE = ("train.steps", "train.seconds", "train.recompute", "evaluation.", "checkpoint.")
 _FILES = {"train": "training tokens", "validation": "validation tokens", "tokenizer": "rules of the tokenizer"}
 LONGEST_CHOSEN_WINDOW = 1024  # tokens

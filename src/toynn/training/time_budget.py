@@ -25,7 +25,7 @@ from toynn.training.schedule import FALL
 from toynn.training.start import Start
 
 _LOOK_BACK = 0.25  # the speed is computed from the last steps: this share of all steps so far
-_FEWEST = 8  # the speed is computed from at least this number of steps, if the run has enough
+_FEWEST = 8  # the speed is computed from at least this number of steps, if the run has that many
 _TOLERATED = 0.005  # the end is moved only if the expected duration differs from train.seconds by more than this share
 _MOST_FALLS = 40  # largest number of entries of schedule.falls
 
