@@ -100,7 +100,7 @@ def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
             for command in ("eval", "prepare", "generate")
             for signal_ in (signal.SIGTERM, signal.SIGKILL)
             for to in ("mpiexec", "process 0", "process 1")
-            # With Open MPI, processes notice a killed mpiexec in their next exchange, `eval` at its end.
+            # With Open MPI, processes notice a killed mpiexec in their next exchange; `eval` exchanges only at its end.
             if (library, command, signal_, to)
             not in [(MPICH, "generate", signal.SIGKILL, "process 1"), (OPEN_MPI, "eval", signal.SIGKILL, "mpiexec")]
         ),

@@ -133,7 +133,7 @@ class Chain:
     def act(self) -> bytes:
         s = self.session
         x = self.w
-        for i in range(300):  # more tensors than fit in the first table of handles, and enough to make a stack grow
+        for i in range(300):  # more tensors than fit in the first table of handles, and in the stack of tnn__expand
             x = self.once(f"x{i}", partial(nn.tnn_scale, s, x, 1.0))
         out = self.once("sum", lambda: nn.tnn_sum(s, x))
         if self.kind == "forward":

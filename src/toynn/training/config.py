@@ -197,8 +197,7 @@ class TrainConfig:
         self._check_time()
         self._check_doublings()
         if self.train.epochs is not None or self.schedule.falls:
-            # the number of steps of an epoch is not known yet, and a fall of a timed run can begin during the warm-up
-            return
+            return  # with epochs, the number of steps is not known yet; a timed run can begin to fall in the warm-up
         warmup, decay = self.schedule.warmup_of(self.train.steps), self.schedule.decay
         if self.schedule.kind == "wsd" and warmup + decay > self.train.steps:
             raise ConfigurationError(
