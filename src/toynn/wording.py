@@ -30,7 +30,7 @@ def spelled(python: str, command: str) -> str:
 def one_line(error: BaseException) -> str:
     """Return the message of an error in one line. The message of an OSError begins with the files that the error names.
 
-    An error without a message gives the name of its class.
+    For an error without a message, return the name of its class.
     """
     if isinstance(error, MemoryError) and not str(error):
         return "out of memory"

@@ -13,8 +13,8 @@ R = TypeVar("R")
 def same_arguments(other: Callable[P, object]) -> Callable[[Callable[..., R]], Callable[P, R]]:
     """Return a decorator for a function that passes all its arguments to `other`.
 
-    The decorated function has the signature of `other` for type checkers, `help` and `inspect.signature`, with its own
-    type of result.
+    Type checkers, `help` and `inspect.signature` show the arguments of `other` and the return type of the decorated
+    function.
     """
 
     def declared(function: Callable[..., R]) -> Callable[P, R]:

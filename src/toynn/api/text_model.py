@@ -187,11 +187,11 @@ class TextModel(GeneratingModel):
         """Return the loss, perplexity and bits per byte of a text, computed in windows of `window` tokens.
 
         Separator lines divide the text into documents, as `toynn.prepare` divides a file. A separator line is not
-        scored. Instead the model predicts its end token after each document.
+        scored. Instead, the model's end token is predicted after each document.
 
         The model sees one window at a time. Every token except the first is predicted and counted once. The tokens that
-        the tokenizer's own rules put around a text are added. If the rules put no token before a text, the start token
-        of the model is added there if the model has one; then the first token of the text is predicted too.
+        the tokenizer's own rules put around a text are added. If the rules put no token before a text, but the model
+        has a start token, this token is put there. Then the first token of the text is predicted too.
 
         Args:
             window: tokens of a window, 1 to n_ctx. Default: n_ctx.

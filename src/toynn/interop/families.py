@@ -65,9 +65,9 @@ class Family:
     interleaved: whether the rows of q and k are interleaved in GGUF files, see `rope_order`.
     freq_factors: llama.cpp divides the frequencies of RoPE by the tensor of factors.
     only: keys of config.json that change what is computed, each with the only value that toynn supports.
-    defaults: the values of keys that are missing in config.json, or null.
+    defaults: the values of keys that are missing in config.json, or that are null there.
     nullable: keys for which null is a value of its own, and not the same as a missing key.
-    written: keys that only the config.json of this architecture has, for the export.
+    written: keys with their values that an export writes only into the config.json of this architecture.
     activation: the key of the activation in config.json, with its value.
     norms_without_one: folders contain the weights of norms minus 1.
     windows: the files have keys about windows.
@@ -181,5 +181,7 @@ FOLDERS = {
 
 
 def folder_offset(weight: Weight) -> float:
-    """Return the number to add to the values of a weight in a folder: 1 for a norm stored minus 1, otherwise 0."""
+    """Return the number to add to the values of a weight in a folder: 1 for a norm whose values are stored minus 1,
+    otherwise 0.
+    """
     return weight.row.fill if FAMILIES[weight.shape.architecture].norms_without_one else 0.0

@@ -80,8 +80,8 @@ def import_gguf(path: Path) -> TrainedModel:
     """Return the model in a GGUF file of a supported architecture (see `toynn.model.shape.ARCHITECTURES`), with a
     byte-level or SentencePiece BPE tokenizer or without a tokenizer.
 
-    All weights become f32. Tensors of every type that ggml can convert to f32 can be read. A model that is split into
-    several files is imported by its first file.
+    All weights become f32. Tensors of every type that ggml can convert to f32 can be read. For a model that is split
+    into several files, path is the first file.
 
     Raises:
         FileFormatError: the file is damaged, or toynn does not support it: another architecture, a missing key, a key

@@ -31,7 +31,7 @@ _CHUNK = 1 << 24  # number of bytes that are copied at once
 
 
 class GgufModel(Initialised):
-    """An open GGUF file whose header was checked. A split model is opened by its first file.
+    """An open GGUF file whose header was checked. The path of a split model is the path of its first file.
 
     Attributes:
         path: the file, or the first of several.

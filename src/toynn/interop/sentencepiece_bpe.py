@@ -29,7 +29,10 @@ _AFTER_SPACES = {"type": "Split", "pattern": {"String": " "}, "behavior": "Merge
 
 
 def metaspace(scheme: str) -> dict[str, Any]:
-    """Return the pre-tokenizer, as in tokenizer.json, that puts a space before a text."""
+    """Return the pre-tokenizer, as in tokenizer.json, that puts a space before a text.
+
+    scheme: the value of prepend_scheme.
+    """
     return {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": scheme, "split": False}
 
 

@@ -51,7 +51,10 @@ class TrainingBatch(Initialised):
         self._labels: npt.NDArray[np.float32] | None = None
 
     def fill(self, seq_ids: npt.ArrayLike, m_hp: npt.ArrayLike | None = None) -> None:
-        """Set the ids, and labels of the next token. m_hp: a row of `AdamW.hp`; None keeps the current row."""
+        """Set the ids, and the next token of each position as its label.
+
+        m_hp: a row of `AdamW.hp`; None: keep the current row.
+        """
         self._fill(seq_ids, m_hp, None)
 
     def fill_fixed_target(self, seq_ids: npt.ArrayLike, target_id: int) -> None:
@@ -80,7 +83,7 @@ class TrainingBatch(Initialised):
 
     @property
     def m_hp(self) -> npt.NDArray[np.float32]:
-        """hp, or `AdamW().hp(1)` if it was not set."""
+        """The row `hp`, or `AdamW().hp(1)` if `hp` was not set."""
         return self._hp if self._hp.any() else AdamW().hp(1)
 
     @property

@@ -89,7 +89,9 @@ class ModelShape(SmolLM2Config):
         return self.sliding_window > 0 and (layer + 1) % self.global_interval != 0
 
     def window(self, layer: int) -> int:
-        """Return the number of tokens that a token sees in a layer, including itself; 0: all tokens before it."""
+        """Return the number of tokens that a token sees in a layer, including itself; 0: the token sees all tokens
+        before it.
+        """
         return self.sliding_window if self.is_local(layer) else 0
 
     @property

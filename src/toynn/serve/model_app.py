@@ -269,7 +269,7 @@ async def _disconnected(request: Request) -> None:
 
 
 def _error_of(error: BaseException, *, refused: bool) -> ApiError:
-    """Return the error for the client, and report on stderr an error that is not the client's."""
+    """Return the error for the client. Print an error on stderr if the client did not cause it."""
     if refused and isinstance(error, PromptTooLongError):
         return ApiError(400, str(error), code="context_length_exceeded")
     if refused and isinstance(error, TinyNNValueError | TinyNNTypeError):

@@ -16,7 +16,8 @@ class ReplyBodies:
     """Makes the JSON objects of one response. chat: whether the response answers a conversation. model: the name of the
     model.
 
-    seed: the seed of the sampling. The response contains the seed, because it is random if the request has none.
+    seed: the seed of the sampling. The response contains the seed, because the server chooses a random seed if the
+        request has none.
     """
 
     def __init__(self, chat: bool, model: str, seed: int) -> None:

@@ -78,8 +78,8 @@ def body_object(body: bytes) -> dict[str, Any]:
 
 
 def completion_request(body: Mapping[str, Any], n_ctx: int, defaults: Sampling) -> GenerationRequest:
-    """Return the request of POST /v1/completions. n_ctx: the context length. defaults: sampling settings that the
-    request leaves out. Raises ApiError.
+    """Return the request of POST /v1/completions. n_ctx: the context length. defaults: the values of the sampling
+    settings that the request leaves out. Raises ApiError.
     """
     fields = _known(body, _COMPLETION)
     if "prompt" not in fields:

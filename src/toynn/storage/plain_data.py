@@ -26,8 +26,8 @@ _REPR.maxlevel = 2
 def from_plain(kind: type[T], content: object, name: str = "", similar: Similar | None = None) -> T:
     """Return an object of the dataclass `kind` with the values of `content`.
 
-    kind: a dataclass whose fields are of type bool, int, float, str, a dataclass, `list[X]`, `tuple[X, ...]` or
-        `dict[str, X]`, or of one of these types or None.
+    kind: a dataclass. The type of each field is bool, int, float, str, a dataclass, `list[X]`, `tuple[X, ...]` or
+        `dict[str, X]`, or the union of one of these types and None.
     content: a dict from a JSON or TOML file.
     name: the key of `content` in its file, for messages. "": `content` is the whole file.
     similar: a function that returns the key that the user probably means by an unknown key, or None.

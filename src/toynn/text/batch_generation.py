@@ -23,7 +23,7 @@ AT_ONCE = 16  # more prompts at once need more memory, and are hardly faster
 class ContinuedPrompt:
     """The tokens that continue a prompt.
 
-    finish_reason: why they end; see `toynn.TokenStream`. None while they are generated.
+    finish_reason: why the continuation ended; see `toynn.TokenStream`. None while tokens are generated.
     """
 
     tokens: list[int] = field(default_factory=list)

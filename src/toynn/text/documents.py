@@ -215,7 +215,9 @@ Batch: TypeAlias = list[_Window]
 
 
 def _windows(cuts: SentencePieceCuts, all_pieces: Iterable[Piece]) -> Iterator[_Window]:
-    """Yield the pieces in windows. A window ends only if its document ends, at a cut, or if it would be too long."""
+    """Yield the pieces in windows. A window can end only where its document ends or can be cut, unless it would become
+    too long.
+    """
     before = ""
     held: list[Piece] = []
     for piece in all_pieces:

@@ -42,7 +42,7 @@ def mul(a: npt.ArrayLike, b: npt.ArrayLike) -> FloatArray:
 
 
 def gelu(a: npt.ArrayLike) -> FloatArray:
-    """Return GELU of a, ggml's tanh approximation."""
+    """Return the GELU of each element, by ggml's tanh approximation."""
     return _computed(operators.tnn_gelu, _matrix("a", a))
 
 

@@ -73,7 +73,7 @@ def base_to_resume(base: Path | OpenBase | None, held: Checkpoint) -> OpenBase |
 
 
 def opened_base(base: Path | OpenBase) -> OpenBase:
-    """Return an open base. Raises TinyNNTypeError for a path, because this package cannot open every format."""
+    """Return `base`, which must be open. Raises TinyNNTypeError for a path: this package cannot open every format."""
     if not isinstance(base, OpenBase):
         raise TinyNNTypeError(f"base must be an OpenBase here, got the path {base}; `toynn.train` opens a path")
     return base

@@ -26,7 +26,7 @@ _WHOLE = slice(None)
 class Shard(ABC):
     """The weights, gradient and moments of the pieces of one process, as flat arrays in the order of the pieces.
 
-    ends: the ends of the names of the moments.
+    ends: the suffixes of the names of the moments, for example (".m", ".v").
     bf16: the moments are stored in bfloat16.
     """
 

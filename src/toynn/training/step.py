@@ -53,7 +53,7 @@ class StepsOnWindows:
         self._built = False
 
     def graph_dropped(self) -> None:
-        """Build the training graph again in the next step. Call this after the engine has built another graph."""
+        """Let the next step build the training graph again. Call this after the engine has built another graph."""
         self._built = False
 
     def use_schedule(self, config: TrainConfig) -> None:
@@ -163,7 +163,7 @@ class TrainingSteps(StepsOnWindows):
             self._built = True
 
     def _batch(self, step: int, i: int) -> Batch:
-        """Return batch i of a step. The last batch is kept for another call."""
+        """Return batch i of a step. The batch that was read last is cached."""
         start = self._start(step, i)
         if self._read is None or self._read[0] != start:
             self._read = (start, self._windows.read(start, self._train.batch))

@@ -31,7 +31,9 @@ _MOST_FALLS = 40  # largest number of entries of schedule.falls
 
 
 def now() -> float:
-    """Return the time in seconds since a fixed moment, by the clock of all decisions. Tests replace this function."""
+    """Return the time in seconds since a fixed moment, by the clock that all decisions use. Tests replace this
+    function.
+    """
     return time.perf_counter()
 
 
@@ -125,7 +127,7 @@ class TimeBudget:
 
 
 def _multiples(of: int, begin: int, end: int) -> int:
-    """Return the number of multiples of a number that are above begin and at most end."""
+    """Return how many multiples of the number `of` are above `begin` and at most `end`."""
     return end // of - begin // of
 
 

@@ -67,7 +67,7 @@ def train(
     saves the step and raises this exception.
 
     continue_prompts: returns the texts of the model for evaluation.prompts. `toynn.train` passes a function that
-    generates them; without one, a configuration with prompts is refused.
+    generates them. Without this function, a configuration with prompts is refused.
 
     Raises:
         TinyNNValueError, TinyNNTypeError: an argument is wrong (the message names it); data or a model does not fit.

@@ -60,7 +60,7 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True)
 class _Task:
-    """The sources, and the settings with which samples become tokens. templates: None without a chat template."""
+    """The sources, and the settings with which samples become tokens. templates: None if there is no chat template."""
 
     sources: Sequence[DataSource]
     settings: SampleSettings

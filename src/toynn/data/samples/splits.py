@@ -29,7 +29,7 @@ class Division:
     samples: int = 0
 
     def see(self, source: int, sample: int) -> None:
-        """Count a sample. Every sample must be seen before `split_of` is called."""
+        """Count a sample. Call this method for every sample before `split_of`."""
         place = self._hash(source, sample, "split")
         self.lowest, self.highest = min(self.lowest, place), max(self.highest, place)
         self.samples += 1

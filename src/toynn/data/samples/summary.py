@@ -32,7 +32,7 @@ class Summary:
     _length: int = 0  # number of tokens of the current sample so far
 
     def wrote(self, tokens: int, counted: int, *, begins: bool) -> None:
-        """Count a sample, or a part of one, that was written."""
+        """Count a sample, or a part of a sample, that was written."""
         self._length = tokens if begins else self._length + tokens
         self.samples += begins
         self.tokens += tokens

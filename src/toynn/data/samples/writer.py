@@ -30,8 +30,8 @@ class SampleWriter:
     def add(
         self, ids: npt.NDArray[np.int32], counted: npt.NDArray[np.uint8], text_bytes: int, *, begins: bool = True
     ) -> None:
-        """Write a sample, or a part of one. counted: 1 for each token that counts, otherwise 0. begins: whether this is
-        the first part.
+        """Write a sample, or a part of a sample. counted: 1 for each token that counts, otherwise 0. begins: whether
+        this is the first part.
         """
         if begins:
             self._starts.add(np.array([self._tokens.tokens], dtype="<i8").tobytes())

@@ -88,9 +88,11 @@ def what_is_missing(form: str, text_field: str) -> str:
 
 
 def sample_of(record: Mapping[str, Any], form: str, text_field: str = "text") -> Sample:
-    """Return the sample of a record. form: one of FORMATS, except "plain". text_field: the field of a text.
+    """Return the sample of a record.
 
-    Raises TinyNNValueError, whose message is the reason.
+    form: one of FORMATS, except "plain". text_field: the field with the text, for the format "text".
+
+    Raises TinyNNValueError, whose message says why the record cannot be used.
     """
     if form == "text":
         return Text(_str(record, text_field))

@@ -13,7 +13,7 @@ _PARTS = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
 
 
 def parsed(content: bytes) -> Any:
-    """Return the value of a JSON text in UTF-8. Raises TinyNNValueError, whose message is the reason."""
+    """Return the value of a JSON text in UTF-8. Raises TinyNNValueError, whose message says what is wrong."""
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -93,7 +93,7 @@ class PartialSteps(TunedModel):
 
         Another batch or another graph drops a batch that is not complete, and the earlier batches of its step.
 
-        Args, Raises: as for `add_gradients`.
+        The arguments and errors are those of `add_gradients`.
         """
         adds = boolean("accumulate", accumulate)
         with self._batch("begin_gradients", seq_ids, targets, loss_divisor, starts, reference) as given:

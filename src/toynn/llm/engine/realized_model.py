@@ -211,7 +211,7 @@ class RealizedModel(Initialised):
         return download_row_major(layout.session, grad, math.prod(size[:-1]), size[-1]).reshape(size)
 
     def download_tap(self, name: str) -> FloatArray:
-        """Return the activation that is called `name` in `taps`, from the last compute, as float32 (T*B, width).
+        """Return the activation with the name `name` in `taps`, as it was computed last, as float32 (T*B, width).
 
         Raises TinyNNValueError for an unknown name, or SessionError before a graph is built.
         """

@@ -33,7 +33,7 @@ class TunedModel(SeqNames):
 
     - `realize_for_random_init`, `realize`: new or given weights. All are trained, except a frozen embedding.
     - `realize_for_full_finetune`: the weights of another model, after `enable_full_finetune`. The weights of the layers
-      are trained; `enable_full_finetune_embeddings` adds the others.
+      are trained; after `enable_full_finetune_embeddings`, all weights are trained.
     - `realize_for_mmap`, `realize_for_q8_copy`: another model as a frozen base, with adapters after `enable_lora_q`.
 
     Make the enable_* calls before the model is realized. After `close`, the enable_* calls still apply to the next
@@ -297,7 +297,7 @@ class TunedModel(SeqNames):
     def upload_lora_q_init(self, seed: int, init_scale: float) -> None:
         """Set the adapters to their initial values: A to normally distributed numbers, B to 0.
 
-        seed: random seed of the one stream for all A, layer by layer and head by head.
+        seed: random seed. All matrices A are drawn from one stream, layer by layer and head by head.
         init_scale: standard deviation of A.
 
         Raises TinyNNValueError or TinyNNTypeError for a wrong argument, or SessionError before realize or without

@@ -29,7 +29,8 @@ from toynn.tinynn import (
 class Places(NamedTuple):
     """Where the tokens of some sequences are in the cache.
 
-    first_rows: the first row of each sequence, rising. n_past: the number of tokens of each sequence that were read.
+    first_rows: the first row of each sequence, rising. n_past: for each sequence, the number of tokens that were read
+        before.
     """
 
     first_rows: Sequence[int]

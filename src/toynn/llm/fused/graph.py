@@ -34,15 +34,15 @@ LEAST_ROWS = 128  # fewer rows would make the products with the output matrix sl
 
 
 def rows_of_logits(vocab: int) -> int:
-    """Return the number of rows whose logits exist at once."""
+    """Return the number of rows whose logits are in memory at the same time."""
     return max(LOGITS_NBYTES // (4 * vocab), LEAST_ROWS)
 
 
 def parts_save_memory(n: int, shape: ModelShape, windows: int) -> bool:
     """Return whether a training graph over n tokens needs less memory if it computes the logits in parts.
 
-    The answer is for a graph that trains the output matrix. If it computes the logits in parts, such a graph keeps
-    several sums, each as large as the matrix, until all parts are computed.
+    The answer is for a graph that trains the output matrix. To compute the logits in parts, such a graph keeps several
+    sums, each as large as the matrix, until all parts are computed.
     """
     waiting = (windows - 1).bit_length() * shape.vocab * shape.d_model
     return (n - rows_of_logits(shape.vocab)) * shape.vocab > waiting

@@ -104,7 +104,7 @@ def hidden_states(
 
 
 def added(g: FusedGraph, x: Tensor, y: Tensor, w: Affine, norm: Affine | None, shape: ModelShape) -> Tensor:
-    """Return x + y W^T (n, d_model) for x (n, d_model) and y (n, d). norm: the norm of y W^T; None: no norm."""
+    """Return x + y W^T (n, d_model) for x (n, d_model) and y (n, d). norm: applied to y W^T first; None: no norm."""
     if norm is None:
         return g.linear(y, w, add=x)
     return g.add(x, g.rms_norm(g.linear(y, w), norm, shape.rms_eps))
