@@ -190,7 +190,7 @@ def _end_source(writers: Mapping[str, TokenWriter], ends: list[int]) -> None:
 
 def text_paths(texts: object) -> list[Path]:
     """Return the paths of the texts. Raises TinyNNTypeError for a value that is not a path, or TinyNNValueError if
-    there is no path, or if a path is not that of a file.
+    there is no path, or if a path does not lead to a file.
     """
     if isinstance(texts, (str, bytes, os.PathLike)) or not isinstance(texts, Sequence):
         raise TinyNNTypeError(f"texts must be a sequence of paths, got {type(texts).__name__}")

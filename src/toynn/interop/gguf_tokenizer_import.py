@@ -74,7 +74,7 @@ def _sentencepiece(values: GgufValues, tokens: list[str], kinds: list[int]) -> S
 def _tokens_around(
     values: GgufValues, vocab: int, default: bool, default_ids: tuple[int, int]
 ) -> tuple[list[int], list[int]]:
-    """Return the tokens before and after a prompt: from the keys of toynn, or those that llama.cpp adds.
+    """Return the tokens before and after a prompt: from toynn's keys, or if they are missing, the tokens of llama.cpp.
 
     default: whether llama.cpp adds the bos token if the file does not have the key.
     """

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def in_turn(processes: Processes | None, items: Sequence[A], compute: Callable[[A], T]) -> list[T]:
-    """Return compute(item) for each item, in the order of the items. The processes compute the items in turn.
+    """Return compute(item) for each item, in the order of the items. Each process computes a part of the items.
 
     processes: the processes of the job, all of which call this function. None: this process computes all items.
 

@@ -54,7 +54,7 @@ def tnn_last_error_code(s: Session) -> int:
 def tnn_session_set_n_threads(s: Session, n: int, oversubscribe: bool = False) -> None:
     """Set the number of threads that compute: 1 to `tnn_available_cores()`, or up to 512 if `oversubscribe` is True.
 
-    Results do not depend on this number. Raises TinyNNValueError for any other number.
+    Results do not depend on this number. Raises TinyNNValueError for a number outside of this range.
     """
     over = boolean("oversubscribe", oversubscribe) or oversubscribe_from_environment()
     status(s, lib.tnn_session_set_n_threads, int32("n", n), int(over))

@@ -120,7 +120,7 @@ class Validation:
         batches: Sequence[Callable[[], tuple[IntArray, IntArray]]],
         processes: Processes | None,
     ) -> list[list[tuple[float, int]]]:
-        """Return the losses of the windows of each batch, which the processes compute in turn."""
+        """Return the losses of the windows of each batch. Each process computes a part of the batches."""
         return in_turn(processes, batches, lambda batch: self._window_losses(engine, *batch()))
 
     def _batch_of_sources(self, parts: Sequence[tuple[int, int]]) -> tuple[IntArray, IntArray]:

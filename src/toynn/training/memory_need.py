@@ -96,7 +96,7 @@ def build_graph(engine: LlamaSeqEngine, config: TrainConfig, packed: bool = Fals
     """Build the training graph of a run. packed: several samples or documents may share a window.
 
     engine: its model can be without an optimizer, as in a run with several processes.
-    batches: number of batches of a step. Default: that of the last step.
+    batches: number of batches of a step. Default: the number of batches of the last step.
     """
     train = config.train
     batches = config.batches_of(train.steps) if batches is None else batches

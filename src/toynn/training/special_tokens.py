@@ -1,4 +1,4 @@
-"""Choose the tokenizer and the special tokens of a trained model. Training keeps those of an existing model."""
+"""Choose the tokenizer and the special tokens of a trained model. A run that starts from a model keeps them."""
 
 from __future__ import annotations
 

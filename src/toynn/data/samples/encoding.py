@@ -84,7 +84,7 @@ class Encoder:
             return Refused(encoded.place, error)
 
     def _marked(self, one: Rendered, ids: list[int], offsets: list[tuple[int, int]]) -> Encoded:
-        """Return the tokens of a sample, with a mark for those that overlap a part of the text that counts."""
+        """Return the tokens of a sample. A token is marked if it overlaps a part of the text that counts."""
         end = self._end if one.ends else []
         if one.spans is None:
             counted = np.ones(len(ids) + len(end), dtype=np.uint8)
