@@ -105,8 +105,9 @@ class BucketExchange:
     # ---- the parts of an exchange ----
 
     def _transferring(self) -> AbstractContextManager[None]:
-        """Return `Processes.transferring`. If there is only one bucket, nothing is computed during its transfer: do
-        nothing.
+        """Return `Processes.transferring`, or an empty context manager if there is only one bucket.
+
+        During the transfer of the only bucket, nothing is computed.
         """
         return self._processes.transferring() if len(self._shards) > 1 else nullcontext()
 

@@ -20,7 +20,9 @@ Self = TypeVar("Self", bound="RealizedModel")
 
 
 class RealizedModel(Initialised):
-    """A model in one of the layouts, and its current graph. Both are None until an engine makes them."""
+    """A model in one of the layouts, and its current graph. The model and the graph are None until an engine makes
+    them.
+    """
 
     def __init__(self) -> None:
         self._layout: Layout | None = None
