@@ -16,8 +16,9 @@ from toynn.storage.checkpoint import Checkpoint
 from toynn.storage.regular_files import path_of
 
 with naming_the_extra():
-    from toynn.training.config import TrainArgs, TrainConfig
+    from toynn.training.config import TrainConfig
     from toynn.training.lr_range import HIGHEST, LOWEST, STEPS, RangeTest, range_test
+    from toynn.training.train_args import TrainArgs
 
 
 def lr_find(

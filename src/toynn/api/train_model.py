@@ -31,10 +31,11 @@ from toynn.storage.regular_files import path_of
 with naming_the_extra():
     from toynn.training import trainer
     from toynn.training.callbacks import checked_callbacks
-    from toynn.training.config import TrainArgs, TrainConfig
+    from toynn.training.config import TrainConfig
     from toynn.training.diagnosis import Diagnosis
     from toynn.training.evaluation import ContinuePrompts
     from toynn.training.events import Callback, Ended, Event, Started
+    from toynn.training.train_args import TrainArgs
 
 PathLike: TypeAlias = str | os.PathLike[str]
 

@@ -29,12 +29,13 @@ from toynn.extras import how_to_install, naming_the_extra
 from toynn.parallel.processes import Processes
 from toynn.planning.plan import Plan
 from toynn.storage.checkpoint.names import LOG
-from toynn.training.config import TrainArgs, TrainConfig
+from toynn.training.config import TrainConfig
 from toynn.training.events import Callback, Event, Started
 from toynn.training.progress import ProgressView
 from toynn.training.run_log import as_json, read_log
 from toynn.training.start import initial_config, own_config
 from toynn.training.toml_config import commented_toml, to_plain
+from toynn.training.train_args import TrainArgs
 
 with naming_the_extra():
     from rich.console import Console

@@ -11,7 +11,6 @@ import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from itertools import groupby
 from typing import Any
 
@@ -312,27 +311,6 @@ GROUPS: dict[str, Callable[[Weight], bool]] = {
     "output": lambda weight: weight.row.key == "output",
 }
 """The names of groups of weights, and a function that returns whether a weight belongs to the group."""
-
-
-def matching_names(shape: ModelShape, patterns: Iterable[str]) -> frozenset[str]:
-    """Return the names of the trainable weights that match a pattern.
-
-    patterns: names of groups in `GROUPS`, and names of weights with * and ? as in file names, like "blk.28.*".
-
-    Raises TinyNNValueError for a pattern that matches no trainable weight.
-    """
-    weights = [weight for weight in weights_of(shape) if weight.trainable]
-    found: set[str] = set()
-    for pattern in patterns:
-        fits = GROUPS.get(pattern, lambda weight, pattern=pattern: fnmatchcase(weight.name, pattern))
-        names = {weight.name for weight in weights if fits(weight)}
-        if not names:
-            raise TinyNNValueError(
-                f"{pattern!r:.60} matches no weight of the model; use one of {', '.join(GROUPS)}, or names of weights "
-                f"like 'blk.0.*' and {weights[0].name!r}"
-            )
-        found |= names
-    return frozenset(found)
 
 
 # ---- values derived from the weights ----

@@ -8,7 +8,6 @@ with naming_the_extra():
         CheckpointArgs,
         EvaluationArgs,
         StepArgs,
-        TrainArgs,
         TrainConfig,
     )
     from toynn.training.data_config import DataArgs
@@ -27,6 +26,7 @@ with naming_the_extra():
     from toynn.training.model_config import ModelArgs
     from toynn.training.optimizer_config import OptimizerArgs, ScheduleArgs
     from toynn.training.preference_config import PreferenceArgs
+    from toynn.training.train_args import TrainArgs
     from toynn.training.trainer import train
 
 __all__ = [

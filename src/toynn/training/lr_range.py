@@ -17,7 +17,7 @@ from toynn.errors import ConfigurationError, TinyNNMemoryError, TinyNNValueError
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.llm.labels import IGNORED
 from toynn.storage.checkpoint import RunReader
-from toynn.training.config import TrainArgs, TrainConfig
+from toynn.training.config import TrainConfig
 from toynn.training.data_config import windows_of
 from toynn.training.divergence import DivergedError
 from toynn.training.memory_need import naming_the_batch
@@ -26,6 +26,7 @@ from toynn.training.optimizer_config import ScheduleArgs
 from toynn.training.start import Start, find_start
 from toynn.training.start_model import declare_model, realize
 from toynn.training.step import TrainingSteps
+from toynn.training.train_args import TrainArgs
 from toynn.wording import spelled
 
 LOWEST, HIGHEST, STEPS = 1e-6, 1.0, 120

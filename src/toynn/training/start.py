@@ -12,12 +12,12 @@ from toynn.errors import ConfigurationError, FileFormatError, TinyNNValueError
 from toynn.llm.adapters.model_on_base import ModelOnBase, adapter_of, without_weights
 from toynn.llm.adapters.open_base import OpenBase
 from toynn.model.shape import ModelShape
-from toynn.model.weights import matching_names
+from toynn.model.weight_patterns import matching_names
 from toynn.storage.checkpoint import Checkpoint, RunReader, TrainingState, load_checkpoint
 from toynn.storage.checkpoint.meta import META, OVER_WINDOWS, DataIdentity
 from toynn.text.encoding_rules import same_encoding
 from toynn.training.adapter_start import base_to_resume, checkpoint_on_base, continued, opened_base
-from toynn.training.config import DEFAULT_STEPS, TrainArgs, TrainConfig
+from toynn.training.config import DEFAULT_STEPS, TrainConfig
 from toynn.training.data_config import windows_of
 from toynn.training.data_identity import data_identity
 from toynn.training.model_config import ModelArgs
@@ -26,6 +26,7 @@ from toynn.training.optimizer_config import CHANGEABLE
 from toynn.training.pairs_start import check_length, for_data, refuse_random_weights
 from toynn.training.special_tokens import special_tokens, with_added_tokens
 from toynn.training.toml_config import differences, from_toml
+from toynn.training.train_args import TrainArgs
 from toynn.wording import spelled
 
 # A resumed run can change its length, its evaluations and its checkpoints. The run can change the settings of the

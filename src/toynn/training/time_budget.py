@@ -19,10 +19,11 @@ from toynn.errors import ConfigurationError
 from toynn.parallel.processes import Processes
 from toynn.storage.checkpoint.names import LOG
 from toynn.storage.regular_files import open_regular
-from toynn.training.config import TrainArgs, TrainConfig
+from toynn.training.config import TrainConfig
 from toynn.training.events import Evaluated, Event, Saved, Started, Stepped
 from toynn.training.schedule import FALL
 from toynn.training.start import Start
+from toynn.training.train_args import TrainArgs
 
 _LOOK_BACK = 0.25  # the speed is computed from the last steps: this share of all steps so far
 _FEWEST = 8  # the speed is computed from at least this number of steps, if the run has that many

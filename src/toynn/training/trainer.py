@@ -32,7 +32,6 @@ from toynn.storage.checkpoint.names import CONFIG, LOG
 from toynn.storage.durable_files import replace_file
 from toynn.storage.regular_files import naming_file
 from toynn.training.callbacks import Callbacks, checked_callbacks
-from toynn.training.config import TrainArgs
 from toynn.training.data_config import filled_share, notes_on_windows, windows_of
 from toynn.training.divergence import DivergedError, weight_not_finite
 from toynn.training.evaluation import BestEvaluation, ContinuePrompts
@@ -53,6 +52,7 @@ from toynn.training.start import Start, find_start
 from toynn.training.start_model import averages_of, declare_model, realize
 from toynn.training.time_budget import TimeBudget, budget_of, now
 from toynn.training.toml_config import to_toml
+from toynn.training.train_args import TrainArgs
 
 
 def train(
