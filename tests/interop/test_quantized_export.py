@@ -1,4 +1,4 @@
-"""Exports in quantized types: the bytes are those of llama.cpp and of the gguf package, by the rules of llama.cpp."""
+"""Exports in quantized types: the bytes of llama.cpp and of the gguf package, and the types of llama-quantize."""
 
 from __future__ import annotations
 

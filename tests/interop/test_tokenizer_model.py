@@ -182,10 +182,15 @@ def test_a_tokenizer_model_that_cannot_be_used_is_refused_with_the_reason(conten
     [
         ({"add_bos_token": 1}, {}, "add_bos_token must be true or false, got 1"),
         ({"bos_token": "<q>"}, {}, "bos_token is '<q>', but tokenizer.model has no such token"),
-        ({"added_tokens_decoder": {"800": {"content": "x"}}}, {}, "added_tokens_decoder has the id '800'"),
+        (
+            {"added_tokens_decoder": {"800": {"content": "x"}}},
+            {},
+            "a key of added_tokens_decoder must be an id from 0 to 709, got '800'",
+        ),
         ({"added_tokens_decoder": {"700": 5}}, {}, "added_tokens_decoder.700 must have the text of a token, got 5"),
         ({"added_tokens_decoder": {"700": {"content": "x", "rstrip": True}}}, {}, "700 sets rstrip"),
-        ({"added_tokens_decoder": []}, {"x": 800}, "added_tokens.json gives 'x' the id 800, but the model has 710 ids"),
+        ({"added_tokens_decoder": []}, {"x": 800}, "added_tokens.json must be an integer from 0 to 709, got 800"),
+        ({}, {"x": "5"}, "the id of 'x' in added_tokens.json must be an integer from 0 to 709, got '5'"),
         ({}, {"the": 705, "<s>": 706}, "both the token"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The types in which an export to GGUF stores the weights, by the rules of llama.cpp's program `llama-quantize`."""
+"""The types in which an export to GGUF stores the weights. llama.cpp's program `llama-quantize` has the same rules."""
 
 from __future__ import annotations
 

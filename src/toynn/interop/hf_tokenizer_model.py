@@ -149,12 +149,12 @@ def _added_tokens(config: dict[str, Any], added: dict[str, Any], vocab: int) -> 
     for text, i in added.items():
         if type(i) is not int or not 0 <= i < vocab:
             raise FileFormatError(
-                f"added_tokens.json gives {text!r:.60} the id {i!r:.60}, but the model has {vocab} ids"
+                f"the id of {text!r:.60} in added_tokens.json must be an integer from 0 to {vocab - 1}, got {i!r:.60}"
             )
         found[i] = (text, int(TokenType.USER_DEFINED))
     for key, i, one in added_tokens_of(config):
         if not 0 <= i < vocab:
-            raise FileFormatError(f"added_tokens_decoder has the id {key!r:.20}, but the model has {vocab} ids")
+            raise FileFormatError(f"a key of added_tokens_decoder must be an id from 0 to {vocab - 1}, got {key!r:.20}")
         described: dict[str, Any] = one if isinstance(one, dict) else {}
         content = described.get("content")
         if not isinstance(content, str) or not content:

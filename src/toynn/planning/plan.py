@@ -155,7 +155,10 @@ def _bytes_per_validation_token(data: DataFolder) -> float:
 
 
 def _most_measuring(seconds: float) -> float:
-    """Return the seconds after which no larger model is measured, for a plan with this time."""
+    """Return the seconds of measuring after which a plan measures no larger model.
+
+    seconds: the time for the training.
+    """
     return min(max(1.0, 0.03 * seconds), 30.0)
 
 

@@ -1,4 +1,4 @@
-"""Leave out the start of a text, and end the text before a stop string, although the text arrives in pieces."""
+"""Remove a given string from the start of a text, and end the text before a stop string. The text arrives in pieces."""
 
 from __future__ import annotations
 
