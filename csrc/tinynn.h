@@ -699,7 +699,7 @@ TNN_API int64_t tnn_gradient_place(tnn_session * s, tnn_tensor t, int32_t part);
 /* Download n elements, from element `at` on, of a node of the tree over the windows: the sums of the windows from first
  * to first + 2^level - 1. All these windows must belong to batches of the unfinished step (TNN_STEP_NO_UPDATE), and the
  * parent of the node must also cover other windows.
- * TNN_E_STATE: no step is unfinished, or its gradients are not flagged with tnn_set_output. */
+ * TNN_E_STATE: there is no unfinished step, or the gradients are not flagged with tnn_set_output. */
 TNN_API int tnn_download_window_sum(tnn_session * s,
     int64_t first,
     int32_t level,

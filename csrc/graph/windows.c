@@ -225,8 +225,8 @@ int tnn_download_window_sum(tnn_session * s, int64_t first, int32_t level, int64
     }
     const bool begun = s->next_node >= 0;
     if (s->stage != TNN_STAGE_BACKWARD_REALIZED || (s->next_window < 0 && !begun)) {
-        return tnn__fail(s, TNN_E_STATE, "no step is unfinished; call tnn_train_step with TNN_STEP_NO_UPDATE first, with "
-                                         "gradients that are flagged with tnn_set_output");
+        return tnn__fail(s, TNN_E_STATE, "there is no unfinished step; flag the gradients with tnn_set_output, then call "
+                                         "tnn_train_step with TNN_STEP_NO_UPDATE");
     }
     const int64_t begin = s->first_window, end = begun ? s->windows.at + s->windows.n : s->next_window;
     const int64_t size = level >= 0 && level < TNN_LEVELS ? INT64_C(1) << level : 0;

@@ -209,7 +209,7 @@ def test_an_engine_without_an_optimizer_computes_gradients_only() -> None:
         e.build_training_step()
         with pytest.raises(SessionError, match="this model has optimizer='none'; call add_gradients"):
             e.train_step(ids, ids, AdamW().hp(1))
-        with pytest.raises(SessionError, match="no step is unfinished"):
+        with pytest.raises(SessionError, match="there is no unfinished step"):
             e.window_sum(0, 0, 0, 1)
         e.add_gradients(ids, ids, 7)
         name = "blk.0.ffn_down.weight"

@@ -19,7 +19,7 @@ def test_the_defaults_are_those_of_the_reference() -> None:
 
 def test_only_validate_refuses_a_missing_t_seq() -> None:
     opts = RecipeOptions()
-    with pytest.raises(ValueError, match="t_seq must be at least 1"):
+    with pytest.raises(ValueError, match="t_seq must be the length of a sequence in tokens, at least 1, got 0"):
         opts.validate()
     opts.t_seq = 32
     opts.validate()

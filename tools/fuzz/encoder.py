@@ -76,7 +76,10 @@ class Program:
         )  # fmt: skip
 
     def listed(self, name: str, tensors: Sequence[Handle], last: bytes, *, length_first: bytes = b"") -> Handle:
-        """Add tnn_concat_n or tnn_fused_grad_norm. length_first: the dim of tnn_concat_n, which is decoded first."""
+        """Add tnn_concat_n or tnn_fused_grad_norm.
+
+        length_first: the dim of tnn_concat_n, which is written after the number of tensors and before the tensors.
+        """
         parts = b"".join(map(self.tensor, tensors))
         return self.raw(name, bytes([len(tensors)]), length_first, parts, last, gives=True)
 

@@ -69,7 +69,7 @@ class RecipeOptions(Initialised):
         """Raise TinyNNValueError or TinyNNTypeError if these options cannot be realized."""
         self._check_each()
         if self.t_seq == 0:
-            raise TinyNNValueError("t_seq must be at least 1, the length of a sequence in tokens, got 0")
+            raise TinyNNValueError("t_seq must be the length of a sequence in tokens, at least 1, got 0")
         if self.t_seq * self.t_batch > INT31_MAX:
             raise TinyNNValueError(f"t_seq * t_batch must be below 2^31, got {self.t_seq} * {self.t_batch}")
         if self.optimizer != "adamw" and self.layout != "fused":

@@ -128,7 +128,11 @@ def _is_known_normalizer(rule: dict[str, Any]) -> bool:
 
 
 def _symbols(rule: dict[str, Any]) -> list[str] | None:
-    """Return the texts at which a Split rule splits. Return None for other rules, and for patterns of another form."""
+    """Return the texts at which a Split rule splits, or None.
+
+    None: the rule is not a Split rule, is inverted, has a behavior other than Isolated and MergedWithPrevious, or has a
+    regular expression that is not a list of texts separated by "|".
+    """
     if rule["type"] != "Split" or rule["invert"] or rule["behavior"] not in ("Isolated", "MergedWithPrevious"):
         return None
     if "String" in rule["pattern"]:

@@ -129,7 +129,7 @@ def tnn_download_window_sum(
     Raises:
         TinyNNValueError: the session does not have the node, or the elements are outside of it.
         TinyNNTypeError: an argument has the wrong type, or out has another shape.
-        SessionError: no step is unfinished, or the gradients are not flagged with `tnn_set_output`.
+        SessionError: there is no unfinished step, or the gradients are not flagged with `tnn_set_output`.
     """
     first_, level_, at_ = int64("first", first), int32("level", level), int64("at", at)
     count = integer("n", n, 0)

@@ -1,4 +1,4 @@
-"""The promises of the fused layout about bits: the order of sums, threads, options, and the AdamW of ggml."""
+"""The bits of the fused layout: sums have a fixed order, threads and options change no bit, and AdamW equals ggml's."""
 
 from __future__ import annotations
 
