@@ -315,7 +315,10 @@ def test_training_replaces_no_special_token_and_notes_what_it_adds(tmp_path: Pat
         notes = " ".join(next(event for event in events if isinstance(event, Started)).notes)
         assert ("generation will stop at both" in notes) is (len(ends) == 3)
         assert "puts '<s>' before a prompt, but the documents of the data do not begin with it" in notes
-        assert "'Tiny Cat' is the name of the model before training; exported files will have the name" in notes
+        assert (
+            "exported files will have the name of the run, not 'Tiny Cat', the name of the model before training"
+            in notes
+        )
         trained = load_checkpoint(run).model
         assert (trained.bos_id, trained.eos_id, trained.end_ids) == (500, 501, ends)
         assert trained.tokenizer == model.tokenizer

@@ -436,15 +436,13 @@ def test_toynn_generate_says_why_a_text_is_cut_off(run: Path) -> None:
 
     assert told("-n", "5")[1] == ""
     full, note = told("-n", "500")
-    assert note == (
-        "toynn: the text ends here because the context of 64 tokens is full; --rolling continues the text\n"
-    )
+    assert note == "note: the text ends here because the context of 64 tokens is full; --rolling continues the text\n"
     rolled, note = told("-n", "500", "--rolling")
     assert note == ""
     assert rolled.startswith(full.removesuffix("\n"))
     assert len(rolled) > len(full)
     note = told("--rolling")[1]
-    assert note == "toynn: the text ends here after 200 tokens; --max-tokens changes this\n"
+    assert note == "note: the text ends here after 200 tokens; --max-tokens changes this\n"
     out, note = told("--json", "-n", "500")
     assert (json.loads(out)["finish_reason"], note) == ("context_full", "")
 

@@ -133,10 +133,10 @@ def command(
         click.echo()
         limit_is_default = context.get_parameter_source("max_tokens") is ParameterSource.DEFAULT
         if pieces.finish_reason == "context_full":
-            click.echo(f"toynn: the text ends here because the context of {text_model.n_ctx} tokens is full; "
+            click.echo(f"note: the text ends here because the context of {text_model.n_ctx} tokens is full; "
                        "--rolling continues the text", err=True)  # fmt: skip
         elif pieces.finish_reason == "max_tokens" and limit_is_default:
-            click.echo(f"toynn: the text ends here after {max_tokens} tokens; --max-tokens changes this", err=True)
+            click.echo(f"note: the text ends here after {max_tokens} tokens; --max-tokens changes this", err=True)
 
 
 def _continue_all(task: GenerationTask, file: Path, n_threads: int | None, workers: Workers | None) -> None:

@@ -60,7 +60,7 @@ def special_tokens(model: DescribedModel | None, resumed: bool, data: DataFolder
     name = kept.foreign.name
     # The run makes a new model, so the name of the model that it starts from is dropped.
     kept = dataclasses.replace(kept, foreign=dataclasses.replace(kept.foreign, name=""))
-    renamed = f"{name!r:.60} is the name of the model before training; exported files will have the name of the run"
+    renamed = f"exported files will have the name of the run, not {name!r:.60}, the name of the model before training"
     notes = [renamed] if name else []
     kept, of_template = _with_template(kept, data)
     notes += of_template
