@@ -344,7 +344,7 @@ def test_an_empty_prompt_starts_with_the_separator(run: Path, tmp_path: Path) ->
         assert isinstance(model.generate(max_tokens=5), str)
         assert model.decoder.n_past > 0
     with load(make_run(tmp_path / "b", content=tokenizer(special=False)), n_threads=1) as model:
-        with pytest.raises(TinyNNValueError, match="the prompt is empty"):
+        with pytest.raises(TinyNNValueError, match="the prompt has no tokens"):
             model.generate("", max_tokens=5)
         assert model.evaluate("ab cd").tokens == len(model.encode("ab cd")) - 1
 
