@@ -302,14 +302,14 @@ class Round(Arguments):
             self.numbers.append(np.array(result, dtype=float).tobytes())  # loss and norm; a missing norm is NaN
         if self.kept and not options["update"]:
             self.window_sums()
-        if pick.random() < 0.3 and self.kept:
+        if self.kept:
             self.train_in_parts(step, ids, targets)
 
     def train_in_parts(self, step: nn.TrainStep, ids: list[int], targets: list[int]) -> None:
         """Begin a batch without an update, and complete it up to a random parameter, to its end, or not at all."""
         pick, attempt = self.random, self.attempt
         attempt(nn.tnn_begin_step, self.session, step, ids, targets, HYPER_PARAMETERS, accumulate=pick.random() < 0.3)
-        for w in (pick.choice(self.parameters)[0], None)[: pick.randrange(3)]:
+        for w in (pick.choice(self.parameters)[0], None)[: pick.choice((0, 1, 2, 2))]:
             attempt(nn.tnn_continue_step, self.session, w)
             self.window_sums()
 
