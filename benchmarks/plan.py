@@ -33,8 +33,9 @@ class Result:
     """A run that has ended. Losses are in nats per token.
 
     text: name of the text. minutes: the given time. planned: seconds that the plan takes. seconds: duration of the
-    whole command. expected, low, high: the loss of the plan. loss: of the last evaluation. planned_steps, steps: of
-    the plan and of the run. loaded: whether other programs used the machine during the run.
+    whole command. expected, low, high: the loss that the plan predicts, and its bounds. loss: the last validation loss.
+    planned_steps, steps: number of steps in the plan and in the run. loaded: whether other programs used the machine
+    during the run.
     """
 
     text: str

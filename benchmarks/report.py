@@ -126,7 +126,7 @@ def _speed(run: Run) -> str:
 
 
 def _best(run: Run) -> str:
-    """Return a table that compares toynn with the fastest program of PyTorch for each shape; [] without PyTorch."""
+    """Return a table that compares toynn with the fastest program of PyTorch for each shape; "" without PyTorch."""
     lines = [
         "| shape | threads | fastest program of PyTorch | step, ms | speedup of toynn | speedup of toynn in bfloat16 |",
         "| :-- | --: | :-- | --: | --: | --: |",

@@ -57,8 +57,8 @@ class Shape:
     def step_flop(self) -> int:
         """Return the number of floating-point operations of one step.
 
-        A step needs 6 operations per weight and token (2 forward, 4 backward), and 12 operations per head dimension and
-        pair of a query and a visible key.
+        A step needs 6 operations for each weight and token (2 forward, 4 backward). For each pair of a query and a
+        visible key, it needs 12 operations for each dimension of a head, in every head and layer.
         """
         pairs = self.t_batch * self.t_seq * (self.t_seq + 1) // 2
         return 6 * self.matmul_params * self.tokens + 12 * self.n_layers * self.n_heads * self.head_dim * pairs

@@ -123,7 +123,8 @@ TNN_API int tnn_reset_for_rebuild(tnn_session * s);
  * values for later computes. A session without persistent tensors needs no tnn_finalize_weights: the declaration of the
  * first input does the same.
  *
- * All raise TNN_E_VALUE for a size that is not positive or too large, and TNN_E_STATE if called at the wrong time. */
+ * All these calls raise TNN_E_VALUE for a size that is not positive or too large, and TNN_E_STATE if they are called at
+ * the wrong time. */
 TNN_API tnn_tensor tnn_input_1d_f32_persistent(tnn_session * s, int64_t n); /* Declare a weight [n]. */
 /* Declare a weight, a row-major (rows, cols) matrix: its shape is [cols, rows]. */
 TNN_API tnn_tensor tnn_input_2d_f32_persistent(tnn_session * s, int64_t rows, int64_t cols);
@@ -210,8 +211,8 @@ TNN_API int tnn_zero_tensor(tnn_session * s, tnn_tensor t); /* Set all elements 
 /* ---- operators ----
  * Each call appends one node, or several, to the graph and returns the result.
  *
- * All raise TNN_E_VALUE for wrong shapes and numbers, TNN_E_TYPE for wrong dtypes, and TNN_E_STATE for stale or foreign
- * handles and if no graph is being built. */
+ * All these calls raise TNN_E_VALUE for wrong shapes and numbers, TNN_E_TYPE for wrong dtypes, and TNN_E_STATE for stale
+ * or foreign handles and if no graph is being built. */
 /* Return the product of the tensors a [k, m] (f32, f16, bf16 or quantized) and b [k, n]: [m, n]. Dimensions 2 and 3
  * of a are repeated to match those of b. */
 TNN_API tnn_tensor tnn_matmul(tnn_session * s, tnn_tensor a, tnn_tensor b);
@@ -362,7 +363,7 @@ TNN_API tnn_tensor tnn_im2col(tnn_session * s,
     int32_t       p1,     /* padding along h */
     int32_t       d0,     /* dilation along w */
     int32_t       d1,     /* dilation along h */
-    int32_t       is_2d); /* 1: two dimensions; 0: one, without s1, p1 and d1 */
+    int32_t       is_2d); /* 1: two dimensions; 0: one dimension, so s1, p1 and d1 are ignored */
 /* Return the convolution of x: [out_w, out_channels, N]. The convolution has no derivative, because ggml multiplies f16
  * patches; tnn_im2col followed by tnn_matmul has a derivative. */
 TNN_API tnn_tensor tnn_conv_1d(tnn_session * s,
@@ -466,8 +467,8 @@ TNN_API tnn_tensor tnn_fused_head_norm(tnn_session * s,
     tnn_tensor    qkv,     /* [(n_heads + 2 n_kv) d_head, rows]: query heads, key heads, value heads of a token */
     tnn_tensor    gamma_q, /* weight of all query heads, [d_head] */
     tnn_tensor    gamma_k, /* weight of all key heads, [d_head] */
-    int32_t       n_heads, /* query heads */
-    int32_t       n_kv,    /* key heads, and also value heads */
+    int32_t       n_heads, /* number of query heads */
+    int32_t       n_kv,    /* number of key heads, which is also the number of value heads */
     float         eps);    /* added to the mean of the squares */
 /* Return the table of rotations for tnn_fused_attention: [d_head, rows]. Each row holds d_head/2 cosines, then d_head/2
  * sines. An angle is freq_scale * position * freq_base^(-2 pair / d_head) / freq_factor, computed in f64. */
@@ -480,14 +481,15 @@ TNN_API tnn_tensor tnn_fused_rope_table(tnn_session * s,
     float         attn_factor); /* factor of the cosines and sines */
 /* Return causal attention within each of B sequences, after NEOX RoPE: [n_heads d_head, B t_seq]. Query head h reads
  * key-value head h // (n_heads / n_kv). With starts, a token sees only tokens of its own sample, and results and
- * gradients of a sample have the bits that they have at the start of a sequence. Each compute checks starts. */
+ * gradients of a sample have the bits that they have at the start of a sequence. Each compute checks
+ * the values of starts. */
 TNN_API tnn_tensor tnn_fused_attention(tnn_session * s,
     tnn_tensor    qkv,        /* [(n_heads + 2 n_kv) d_head, B t_seq]: query heads, key heads, value heads of a token */
     tnn_tensor    rope_table, /* [d_head, B t_seq], from tnn_fused_rope_table */
-    int32_t       n_heads,    /* query heads */
-    int32_t       n_kv,       /* key-value heads */
+    int32_t       n_heads,    /* number of query heads */
+    int32_t       n_kv,       /* number of key-value heads */
     int64_t       t_seq,      /* tokens of one sequence */
-    int64_t       window,     /* default 0: number of tokens that a token sees, itself included; 0: itself and all before */
+    int64_t       window,     /* default 0: number of tokens that a token sees, itself included; 0: itself and all earlier ones */
     float         scale,      /* default 0.0: factor of the scores; 0: 1/sqrt(d_head) */
     tnn_tensor    starts);    /* optional, i32 [B t_seq]: position, in its sequence, of the first token of the sample */
 /* Return the attention of the last t tokens of each of B sequences, whose earlier keys and values are in a cache. The keys
@@ -499,8 +501,8 @@ TNN_API tnn_tensor tnn_fused_attention_cached(tnn_session * s,
     tnn_tensor    rope_table, /* [d_head, B t] */
     tnn_tensor    kv_cache,   /* persistent [2 n_kv d_head, rows], from tnn_kv_cache, or of dtype F32 */
     tnn_tensor    n_past,     /* i32 [B], number of earlier tokens of each sequence, 0 to n_ctx - t (checked by each compute) */
-    int32_t       n_heads,    /* query heads */
-    int32_t       n_kv,       /* key-value heads */
+    int32_t       n_heads,    /* number of query heads */
+    int32_t       n_kv,       /* number of key-value heads */
     int64_t       window,     /* default 0: as for tnn_fused_attention */
     float         scale,      /* default 0.0: as for tnn_fused_attention */
     int64_t       n_ctx,      /* default 0: largest number of tokens of a sequence; 0: the rows of the cache */
@@ -553,12 +555,13 @@ TNN_API tnn_tensor tnn_fused_preference_loss(tnn_session * s,
  * example 1/n for n accumulated steps. */
 TNN_API tnn_tensor tnn_fused_grad_norm(tnn_session * s, const tnn_tensor * grads, int32_t n, tnn_tensor clip);
 /* Append one AdamW step on the clipped gradient, with the same bits as tnn_opt_step_adamw. If the norm is not finite,
- * w, m and v stay unchanged. With a step, the moments are BF16. The new weights are then computed from the new moments in
- * F32, and the moments are rounded to BF16 stochastically: the random bits depend only on seed, step and the place in w. */
+ * w, m and v stay unchanged. If step is given, the moments are BF16. The new weights are then computed from the new
+ * moments in F32, and the moments are rounded to BF16 stochastically: the random bits depend only on
+ * seed, step and the place in w. */
 TNN_API tnn_tensor tnn_fused_adamw(tnn_session * s,
     tnn_tensor    w,     /* a parameter */
     tnn_tensor    grad,  /* its gradient */
-    tnn_tensor    m,     /* first moment, F32, or BF16 with a step */
+    tnn_tensor    m,     /* first moment, F32, or BF16 if step is given */
     tnn_tensor    v,     /* second moment, in the dtype of m */
     tnn_tensor    hp,    /* [7], as for tnn_opt_step_adamw */
     tnn_tensor    norm,  /* optional, a result of tnn_fused_grad_norm, by which the gradient is clipped */
@@ -570,7 +573,7 @@ TNN_API tnn_tensor tnn_fused_adamw(tnn_session * s,
 TNN_API tnn_tensor tnn_fused_muon(tnn_session * s,
     tnn_tensor    w,     /* a parameter [ne0, ne1] */
     tnn_tensor    grad,  /* its gradient */
-    tnn_tensor    m,     /* momentum, F32, or BF16 with a step */
+    tnn_tensor    m,     /* momentum, F32, or BF16 if step is given */
     tnn_tensor    hp,    /* [3]: learning rate, momentum, weight decay */
     tnn_tensor    norm,  /* optional, a result of tnn_fused_grad_norm */
     tnn_tensor    step,  /* optional, as for tnn_fused_adamw */
@@ -592,7 +595,7 @@ TNN_API int tnn_set_recompute(tnn_session * s, tnn_tensor t);
 /* State that a mapped matrix stores the d_head rows of each head in interleaved order, as llama.cpp does for q and k:
  * 0, d_head/2, 1, d_head/2 + 1 and so on. After this call, tnn_fused_linear uses the rows in the order 0, 1, 2 and so
  * on; other operators and downloads use the stored order.
- * TNN_E_VALUE: t is not a mapped matrix, or d_head is odd or does not divide its rows. */
+ * TNN_E_VALUE: t is not a mapped matrix, or d_head is odd or does not divide the number of rows. */
 TNN_API int tnn_tensor_set_interleaved(tnn_session * s, tnn_tensor t, int32_t d_head);
 /* Let fused operators round the operands of their products with the matrix t to bfloat16, to nearest even. These
  * operands are t, the activations and, in the backward pass, the gradients. The sums and the results are f32, and t
@@ -693,8 +696,8 @@ TNN_API int tnn_reserve_batches(tnn_session * s, int64_t batches);
  * their order. Elements of the second sum that are 0 do not change the first sum.
  * TNN_E_STATE: the training graph is not realized. */
 TNN_API int64_t tnn_gradient_parts(tnn_session * s, tnn_tensor t);
-/* Return the place of the first element of a sum of tnn_gradient_parts in the nodes of tnn_download_window_sum. part: the
- * number of the sum, from 0. */
+/* Return the place where a gradient begins in a node of tnn_download_window_sum (the value of `at`). part: which of the
+ * sums of tnn_gradient_parts, from 0. */
 TNN_API int64_t tnn_gradient_place(tnn_session * s, tnn_tensor t, int32_t part);
 /* Download n elements, from element `at` on, of a node of the tree over the windows: the sums of the windows from first
  * to first + 2^level - 1. All these windows must belong to batches of the unfinished step (TNN_STEP_NO_UPDATE), and the

@@ -46,7 +46,7 @@ def arguments() -> argparse.Namespace:
 
 
 def setting(flags: argparse.Namespace, name: str, default: str) -> str:
-    """Return the value of an option, or of the environment variable with its name in capitals, or the default."""
+    """Return the value of an option, else of the environment variable with this name in capitals, else the default."""
     flag: str | None = getattr(flags, name)
     return flag if flag is not None else os.environ.get(name.upper(), default)
 

@@ -1,4 +1,4 @@
-"""A base that changes while a command uses it, and bases and adapters that do not fit: one line that names the file."""
+"""A base that changes during a command, or that does not fit the adapter, gives an error of one line with the file."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_a_base_that_is_replaced_while_a_command_uses_it_has_its_old_content(
 
 @pytest.fixture(scope="module")
 def adapters(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two bases of other sizes, and an adapter on the first one in both formats."""
+    """A folder with two bases of different sizes, and an adapter on the first base, in GGUF and as a PEFT folder."""
     folder = tmp_path_factory.mktemp("adapters")
     model = make("gqa")
     export_gguf(model, folder / "base.gguf")

@@ -1,4 +1,4 @@
-"""GgufBase: models whose frozen weights are the pages of a GGUF file, or a copy of it, in the types of the file."""
+"""GgufBase: models whose frozen weights have the types of a GGUF file, and are its mapped pages or copies of them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def variant() -> Variant:
 
 
 def written(path: Path, form: str) -> tuple[Path, TrainedModel]:
-    """Write a base, and return it as it is in the file, as f32."""
+    """Write a base to a file. Return the path, and the model with the values of the file converted to f32."""
     model, _ = base_of(variant())
     if form == "toy":  # files of toy cannot contain llama3_hf scaling
         shape = dataclasses.replace(model.shape, rope_scaling=RopeScaling.llama3(8.0, 1.0, 4.0, 64))

@@ -59,7 +59,7 @@ def test_training_on_a_quantized_file_has_the_bits_of_training_on_its_values(
 
 @pytest.mark.parametrize("by_head", [False, True])
 def test_files_of_toy_are_bases_too(tmp_path: Path, by_head: bool) -> None:
-    """Heads that are tensors of their own in the file are joined; they cannot be mapped as one matrix."""
+    """If the file has a tensor for each head, these tensors are joined; they cannot be mapped as one matrix."""
     path = tmp_path / "base.gguf"
     path.write_bytes(of_toy(by_head=by_head).build())
     spec = AdapterSpec(2, 6.0, True, ("q", "v"))

@@ -1,4 +1,4 @@
-"""Exports in quantized types: the bytes of llama.cpp and of the gguf package, and the types of llama-quantize."""
+"""Quantized exports have the bytes of llama.cpp and of the gguf package, and the types that llama-quantize chooses."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def sequences(cfg: SmolLM2Config, t: int, batch: int = BATCH) -> npt.NDArray[np.
 
 
 def forward(cfg: SmolLM2Config, ids: npt.NDArray[np.int64], layout: str, n_threads: int = 1) -> dict[str, F32]:
-    """Return the taps of a forward over ids (B, T), each of shape (B, T, n)."""
+    """Return the intermediate results ("taps") of a forward pass over ids (B, T), each of shape (B, T, n)."""
     batch, t = ids.shape
     start = {"untied": True, "seed": 3, "init_scale": 1.5}
     with realized(cfg, layout=layout, t_seq=t, t_batch=batch, n_threads=n_threads, **start) as e:

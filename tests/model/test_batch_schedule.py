@@ -40,7 +40,7 @@ def stop_after(step: int) -> Any:
 
 
 def test_training_equals_engine_steps_on_one_batch_of_all_windows(data: Path, tmp_path: Path) -> None:
-    """The steps by hand compute all windows of a step in one batch, in a new engine for each size of the batch."""
+    """The test computes the expected losses: each step has one batch with all its windows, in a new engine."""
     train(TrainArgs(data, tmp_path / "run", growing()))
     split = PackedTokens.open(data, "train")
     windows = WindowBatcher(split.tokens, 16, 0)
@@ -147,7 +147,7 @@ def test_a_resumed_run_keeps_its_doublings_and_a_wrong_count_is_damage(data: Pat
 
 
 def test_a_step_that_does_not_fit_into_memory_is_refused_before_the_first_one(data: Path, tmp_path: Path) -> None:
-    """The largest graph is built first. It has gradients that are kept, which the first steps do not need."""
+    """The run builds the largest graph first. Unlike the graphs of the first steps, this graph keeps gradients."""
     seen: list[int] = []
     sizes: list[int] = []
     from toynn.training import step as module

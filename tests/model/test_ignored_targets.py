@@ -23,7 +23,7 @@ WHOLE = Variant(ONE.cfg, ONE.t_seq, t_batch=len(COUNTS))
 
 
 def masked(counts: tuple[int, ...] = COUNTS) -> npt.NDArray[np.int32]:
-    """Return the targets of WHOLE. Only the last targets of each sequence count."""
+    """Return targets for the sequences of WHOLE. `counts`: how many targets count, the last ones of each sequence."""
     rows = targets(WHOLE).reshape(len(counts), -1)
     for row, count in zip(rows, counts, strict=True):
         row[: row.size - count] = IGNORED
@@ -31,7 +31,7 @@ def masked(counts: tuple[int, ...] = COUNTS) -> npt.NDArray[np.int32]:
 
 
 class Batches(EqualWindows):
-    """Takes the place of `Windows`, and returns batch i of WHOLE."""
+    """Replaces the windows of a split: batch i is sequence i of WHOLE."""
 
     t_seq = WHOLE.t_seq
     windows_per_epoch = len(COUNTS)

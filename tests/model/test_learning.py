@@ -142,7 +142,7 @@ def learner(tmp_path: Path) -> subprocess.Popen[str]:
 
 
 def wait_for_the_end_of(group: int) -> None:
-    """Wait until no process of the group is left. The limit turns a hang into a failure."""
+    """Wait until no process of the group is left. If this takes too long, the test fails."""
     for _ in range(600):
         try:
             os.killpg(group, 0)

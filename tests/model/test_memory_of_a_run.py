@@ -30,7 +30,7 @@ class Living:
         self._arrays: list[weakref.ref[FloatArray]] = []
 
     def watched(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a function that does the same, and counts the arrays in its results: an array, or a dict of arrays."""
+        """Return a function that calls `function` and counts the arrays in its result: an array or a dict of arrays."""
 
         def call(*args: Any) -> Any:
             result = function(*args)

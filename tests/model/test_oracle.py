@@ -193,9 +193,9 @@ def test_training_changes_neither_the_given_weights_nor_a_frozen_embedding() -> 
 def test_float64_training_follows_the_published_curve_of_the_reference() -> None:
     """Train as for the published curve, on 32 tokens of toynn's stories with the same number of distinct labels.
 
-    With seed 0 of the old stream all rows of the embedding are equal. So the losses of two sequences with the same
-    number of distinct labels differ only by rounding errors. Adam amplifies rounding errors, but in float64 they are
-    tiny.
+    With seed 0 of the older random stream, all rows of the embedding are equal. So the losses of two sequences with the
+    same number of distinct labels differ only by rounding errors. Adam amplifies rounding errors, but in float64 they
+    are tiny.
     """
     cfg = SmolLM2Config.mha(627, 64, 4, 128, 2, 32, 10000.0, 1e-5, donor_d_in=128)
     window = json.loads(TOKENS.read_text(encoding="utf-8"))["smoke_window"]["ids"]

@@ -26,7 +26,7 @@ SLOW = {"training", "training without best", "going back", "training on pairs"}
 
 @pytest.fixture(scope="module")
 def record(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, list[Operation]]]:
-    """Return a function that returns the folder and the operations of a workload."""
+    """Return a function that runs a workload and returns its folder and its recorded operations."""
 
     @cache
     def recorded_once(name: str) -> tuple[Path, list[Operation]]:

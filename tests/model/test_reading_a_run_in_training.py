@@ -28,7 +28,7 @@ def rotate(run: Path, step: int) -> None:
 
 
 def while_it_is_read(monkeypatch: pytest.MonkeyPatch, name: str, act: Callable[[], None], times: int = 1) -> None:
-    """Call `act` before each of the first calls of a function that is used to read a checkpoint."""
+    """Call `act` before each of the first `times` calls of the function `name`, which reads a checkpoint."""
     original = getattr(folder, name)
     left = [times]
 

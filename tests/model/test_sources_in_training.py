@@ -50,7 +50,10 @@ def write_chats(path: Path, n: int, word: str) -> Path:
 
 @pytest.fixture(scope="module")
 def chats(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a data folder with three sources. Two have the same name, and no sample of the last is in validation."""
+    """Return a data folder with three sources.
+
+    Two sources have the same name. The validation split has no sample of the last source.
+    """
     folder = tmp_path_factory.mktemp("sources")
     files = [write_chats(folder / "a" / "chats.jsonl", 30, "yes"), write_chats(folder / "b" / "chats.jsonl", 25, "no"),
              write_chats(folder / "one.jsonl", 1, "never")]  # fmt: skip

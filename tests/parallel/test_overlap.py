@@ -1,4 +1,4 @@
-"""A batch that is computed in parts, and gradients that are exchanged meanwhile, have the bytes of a whole step."""
+"""If gradients are exchanged between the parts of a batch, a step has the same bytes as without parts."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def fused(a: F64, b: F64, c: F64) -> F64:
 
 
 def product(a: npt.ArrayLike, b: npt.ArrayLike, start: F32 | None = None) -> F32:
-    """Return a (m, k) times b (k, n), float32. start: where the sums begin; default 0."""
+    """Return a (m, k) times b (k, n), float32. start: the initial value of each sum, by default 0."""
     x, y = rounded(a).astype(np.float64), rounded(b).astype(np.float64)
     if x.shape[1] % 2:
         x, y = np.pad(x, ((0, 0), (0, 1))), np.pad(y, ((0, 1), (0, 0)))

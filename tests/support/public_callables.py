@@ -179,7 +179,7 @@ def mapped_file() -> nn.MappedFile:
 
 
 class Samples:
-    """Makes valid objects of a class, and valid values for a parameter, by its name."""
+    """Makes valid objects of a class, and valid values for a parameter with a given name."""
 
     def __init__(self) -> None:
         self._numbers = count()

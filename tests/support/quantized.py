@@ -1,4 +1,4 @@
-"""Stored numbers of ggml's types: random finite numbers, their values by the gguf package, and a model made of them."""
+"""Stored numbers of ggml's types: random finite numbers, the values that the gguf package reads, and a model."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def random_bytes(kind: GGMLQuantizationType, rows: int, seed: int, cols: int = R
 
 
 def random_blocks(kind: GGMLQuantizationType, rows: int, seed: int, cols: int = ROW) -> tuple[Bytes, Values]:
-    """Return random rows, and their values, which are finite and at most 100: each block is drawn until it fits."""
+    """Return random rows, and their values. Blocks are drawn until all values are finite and between -100 and 100."""
     block, nbytes = GGML_QUANT_SIZES[kind]
     blocks = random_bytes(kind, rows * cols // block, seed, block)
     numbers = np.random.default_rng(seed + 1)

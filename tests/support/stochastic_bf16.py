@@ -10,7 +10,7 @@ Bits = npt.NDArray[np.uint32]
 
 
 def mixed(x: Bits) -> Bits:
-    """Return "lowbias32" of each number."""
+    """Return the hash "lowbias32" of each 32-bit number."""
     x = x ^ (x >> np.uint32(16))
     x = x * np.uint32(0x7FEB352D)
     x = x ^ (x >> np.uint32(15))

@@ -56,7 +56,7 @@ def hashes(engine: LlamaSeqEngine) -> dict[str, str]:
 
 
 def random_adapters(weights: Weights, rank: int, seed: int = 8) -> Weights:
-    """Return random adapters of all query heads, in which B is not zero."""
+    """Return random matrices A and B of an adapter for each query head. B is not zero."""
     rng = np.random.default_rng(seed)
     adapters: Weights = {}
     for name, values in weights.items():

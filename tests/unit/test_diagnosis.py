@@ -167,7 +167,7 @@ def test_vanished_gradients_of_a_model_that_has_learned_its_text_are_healthy() -
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_long_noisy_curve_gets_no_advice(seed: int) -> None:
-    """The lowest of many noisy means is far below the others, and must not make them look as if they rose."""
+    """The lowest of many noisy means is far below the later means. This must not be reported as a rising loss."""
     rng = np.random.default_rng(seed)
     noisy = run(
         20_000,

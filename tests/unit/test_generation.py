@@ -45,7 +45,7 @@ def decoder(variant: Variant, n_threads: int = 1, n_ctx: int | None = None) -> L
 
 @contextmanager
 def full_forward(variant: Variant, t_seq: int) -> Iterator[LlamaSeqEngine]:
-    """Return an engine without a cache, for sequences of t_seq tokens, with the same weights."""
+    """Yield an engine without a cache, for sequences of t_seq tokens, with the weights of the variant."""
     with realized(variant.cfg, t_seq=t_seq, untied=variant.untied, qkv_bias=variant.qkv_bias) as engine:
         for name, values in fused_weights(variant).items():
             engine.upload_weight(name, values)

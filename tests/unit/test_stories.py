@@ -1,4 +1,4 @@
-"""The tokens in the repository: the script reproduces them from the stories, and the smoke window has 26 labels."""
+"""The tokens in the repository: the script reproduces them, and the window of the smoke examples has 26 labels."""
 
 from __future__ import annotations
 

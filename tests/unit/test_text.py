@@ -449,7 +449,7 @@ def test_toynn_generate_says_why_a_text_is_cut_off(run: Path) -> None:
 
 @pytest.mark.parametrize("change", ["eos_id", "other_eos_ids"])
 def test_the_end_of_a_text_by_the_model_is_reported(run: Path, tmp_path: Path, change: str) -> None:
-    """The test makes the second generated token an end token of the model, as the only one or as one of several."""
+    """The test makes the second generated token an end token of the model: the only end token, or one of several."""
     checkpoint = load_checkpoint(run)
     with load(run) as model:
         _, never = needed_and_unused_ids(model.tokenizer, VOCAB)

@@ -161,7 +161,7 @@ def call_again() -> None:
 
 
 def sweep_first_session(faults: Faults, path: str, mode: str, first: int, stride: int) -> None:
-    """Sweep the first call in a process, which sets up ggml. For each n, a new child process makes its first call."""
+    """Sweep the first call in a process, which sets up ggml. For each allocation, a new child process makes it."""
     loader = importlib.machinery.ExtensionFileLoader("toynn._tinynn", path)
     spec = importlib.util.spec_from_loader("toynn._tinynn", loader)
     assert spec is not None
@@ -223,7 +223,10 @@ def sweep_first_session(faults: Faults, path: str, mode: str, first: int, stride
 
 
 def child(names: list[str], mode: str, first: int, stride: int, library: str) -> None:
-    """Sweep operations in this process. first: the first n of the first operation; 0: derive n from its name."""
+    """Sweep operations in this process.
+
+    first: number of the first allocation that fails in the first operation; 0: derive it from the operation's name.
+    """
     faulthandler.enable()
     for name in names:
         print(f"operation {name}", flush=True)
@@ -264,7 +267,7 @@ class Swept:
         allocations: number of allocations in a run without a failure.
         injected: number of allocations that failed.
         refused: number of runs that raised a MemoryError.
-        failures: a message for each n that ended the process or failed a check.
+        failures: a message for each allocation whose failure ended the process or led to a wrong result.
     """
 
     allocations: int = 0
@@ -284,9 +287,9 @@ def compiled(folder: Path, name: str) -> Path:
 def run(
     injector: Path, names: list[str], mode: str, *, first: int = 1, stride: int = 1, library: Path | None = None
 ) -> dict[str, Swept]:
-    """Sweep operations in a child process. If the process ends at an n, continue after this n in a new process.
+    """Sweep operations in a child process. If the nth failure ends the process, continue with n + 1 in a new process.
 
-    first: the first n of the first operation; 0: derive n from the name of the operation.
+    first: number of the first allocation that fails in the first operation; 0: derive it from the operation's name.
     """
     swept = {name: Swept() for name in names}
     while names:

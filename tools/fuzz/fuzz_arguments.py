@@ -117,7 +117,7 @@ class Arguments:
         raise NotImplementedError(f"fuzz_arguments.py cannot make an argument for {name}: {annotation}")
 
     def number(self, annotation: str) -> Any:
-        """Return an argument for a parameter made of numbers, or None for any other parameter."""
+        """Return an argument of type int, float, bool or RandomState, or None for a parameter of another type."""
         pick = self.random
         if annotation.startswith("RandomState"):
             return nn.RandomState(self.argument("int", ""), self.argument("int", ""))

@@ -28,9 +28,9 @@ def fitting_call(pick: random.Random, known: Sequence[tuple[nn.Tensor, tuple[int
     floats = [(t, ne) for t, ne, dtype in known if dtype == nn.TNN_F32]
 
     def late(some: list[Any]) -> Any:
-        """Prefer one of the three newest tensors.
+        """Return a random item of the list, usually one of the last three, which are the newest tensors.
 
-        If no later node reads an operand, its memory is reused, which needs testing.
+        The memory of an operand that no later node reads is reused. New operands test this case.
         """
         return pick.choice(some[-3:] if pick.random() < 0.6 else some)
 

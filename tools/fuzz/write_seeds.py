@@ -427,8 +427,8 @@ def mapped() -> Program:
 
 
 def two_forward_graphs() -> Program:
-    """Compute a graph, a second graph, and the first again. The second shares a node with the first, and writes a
-    weight.
+    """Compute a graph, a second graph, and the first again. The second graph shares a node with the first,
+    and writes a weight.
     """
     p = Program()
     factors = p.call("tnn_rope_freq_factors_alloc", 4)

@@ -10,8 +10,8 @@ built:
   choice of one or two changes, each choice without one or two changes, and random choices;
 - for the changes of each file: all, none, each prefix, each choice of one change, each choice without one change, zeros
   for all pieces, and random choices;
-- combinations: each choice of names with all, with none and with zeros for every file; each choice for one file with
-  all and with none of the names; and random combinations.
+- combinations: each of these choices of names, together with all changes, no changes, or zeros in every file; each of
+  these choices for one file, together with all changes or no changes of names; and random combinations.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ def spec_of(variant: Variant, rank: int = 2) -> AdapterSpec:
 
 
 def random_tensors(spec: AdapterSpec, variant: Variant, seed: int = 8) -> Tensors:
-    """Return random matrices, in which B is not zero."""
+    """Return random matrices A and B of an adapter. B is not zero."""
     model, _ = base_of(variant)
     rng = np.random.default_rng(seed)
     return {one.name: rng.normal(0, 0.3, one.size).astype(np.float32) for one in spec.weights(model.shape)}

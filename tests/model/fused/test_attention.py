@@ -1,4 +1,4 @@
-"""The kernel of attention: windows, scales and a cache, compared with PyTorch in float64 and with itself."""
+"""Fused attention with windows, scales and a cache agrees with PyTorch in float64, and a cache changes no bit."""
 
 from __future__ import annotations
 

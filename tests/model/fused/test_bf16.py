@@ -50,8 +50,8 @@ def test_loss_and_gradients_agree_with_a_float64_oracle_that_rounds_the_same_ope
 
 
 def tree(nodes: list[F32]) -> F32:
-    """Return the sum of the windows, by the definition of the tree: the number of windows in the left half is a power
-    of two.
+    """Return the sum of the windows, added as a binary tree. The left half of the windows is the largest power of two
+    that is below their number.
     """
     if len(nodes) == 1:
         return nodes[0]

@@ -1,4 +1,4 @@
-"""Sequences with several samples: the bits that each sample has alone, and the gradients of the float64 oracle."""
+"""In a sequence with several samples, each sample has the bits that it has alone; gradients agree with the oracle."""
 
 from __future__ import annotations
 

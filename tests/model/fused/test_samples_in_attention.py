@@ -1,4 +1,4 @@
-"""Attention in sequences with several samples: the bits of each sample alone, PyTorch in float64, and wrong starts."""
+"""Attention with several samples in a sequence: each has the bits that it has alone; wrong starts are refused."""
 
 from __future__ import annotations
 

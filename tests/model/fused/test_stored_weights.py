@@ -76,7 +76,7 @@ def weights(
 def product(
     kind: GGMLQuantizationType, content: Matrices, folder: Path, stored: bool, n_threads: int, rows: int
 ) -> list[bytes]:
-    """Return the bytes of x W^T of two weights side by side, of its gradients with respect to x and a bias."""
+    """Return the bytes of the product of x and two weights side by side, and of the gradients of x and of a bias."""
     k = content["one"][1].shape[1]
     columns = sum(values.shape[0] for _, values in content.values())
     rng = np.random.default_rng(rows)

@@ -109,8 +109,8 @@ def test_keeping_the_gradients_changes_no_bit_of_a_step_with_one_window() -> Non
 
 
 def tree(nodes: list[F32]) -> F32:
-    """Return the sum of the windows, by the definition of the tree: the number of windows in the left half is a power
-    of two.
+    """Return the sum of the windows, added as a binary tree. The left half of the windows is the largest power of two
+    that is below their number.
     """
     if len(nodes) == 1:
         return nodes[0]

@@ -23,7 +23,7 @@ ROWS, WIDTH, VOCAB = 6, 5, 23
 
 
 def values() -> tuple[Any, Any, Any]:
-    """Return activations, weights of the output and targets, of which one is ignored. Some logits are large."""
+    """Return activations, output weights, and targets. One target is ignored, and some logits are large."""
     draw = np.random.default_rng(7)
     x, w = draw.standard_normal((ROWS, WIDTH)) * 4, draw.standard_normal((VOCAB, WIDTH))
     wanted = draw.integers(0, VOCAB, ROWS)

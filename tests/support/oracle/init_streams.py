@@ -15,7 +15,9 @@ import numpy.typing as npt
 
 
 def box_muller(uniform: Callable[[], float], n: int, std: float, least_u1: float) -> npt.NDArray[np.float32]:
-    """Return n values: for each pair of numbers the cosine, then the sine. If n is odd, the last sine is dropped."""
+    """Return n normal random values by the Box-Muller method: for each pair of uniform numbers the value with the
+    cosine, then the value with the sine. If n is odd, the last value with a sine is dropped.
+    """
     values: list[float] = []
     while len(values) < n:
         u1 = uniform()
@@ -31,7 +33,10 @@ def box_muller(uniform: Callable[[], float], n: int, std: float, least_u1: float
 
 
 class Lcg31Stream:
-    """Return a uniform number (s+1)/2^31, above 0 and at most 1, with s <- (s*1103515245 + 12345) mod 2^31."""
+    """A stream of uniform numbers (s+1)/2^31, above 0 and at most 1.
+
+    Each number first replaces s by (s*1103515245 + 12345) mod 2^31.
+    """
 
     def __init__(self, seed: int) -> None:
         s = ((seed + 104729) * 2654435761) % 2147483647

@@ -25,7 +25,7 @@ def tnn_im2col(
         p1: padding along h.
         d0: dilation along w.
         d1: dilation along h.
-        is_2d: 1: two dimensions; 0: one, without s1, p1 and d1.
+        is_2d: 1: two dimensions; 0: one dimension, so s1, p1 and d1 are ignored.
     """
     return built(
         s,

@@ -4,7 +4,8 @@ inputs of a graph after `tnn_finalize_weights`. Each input must be uploaded befo
 values for later computes. A session without persistent tensors needs no `tnn_finalize_weights`: the declaration of
 the first input does the same.
 
-All raise TinyNNValueError for a size that is not positive or too large, and SessionError if called at the wrong time.
+All these calls raise TinyNNValueError for a size that is not positive or too large, and SessionError if they are called
+at the wrong time.
 """
 
 from __future__ import annotations

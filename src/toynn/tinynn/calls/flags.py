@@ -55,7 +55,7 @@ def tnn_tensor_set_interleaved(t: Tensor, d_head: int) -> None:
     the stored order.
 
     Raises:
-        TinyNNValueError: t is not a mapped matrix, or d_head is odd or does not divide its rows.
+        TinyNNValueError: t is not a mapped matrix, or d_head is odd or does not divide the number of rows.
     """
     s = session_of("t", t)
     status(s, lib.tnn_tensor_set_interleaved, handle(s, "t", t), int32("d_head", d_head))

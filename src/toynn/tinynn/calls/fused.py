@@ -57,8 +57,8 @@ def tnn_fused_head_norm(
         qkv: [(n_heads + 2 n_kv) d_head, rows]: query heads, key heads, value heads of a token.
         gamma_q: weight of all query heads, [d_head].
         gamma_k: weight of all key heads, [d_head].
-        n_heads: query heads.
-        n_kv: key heads, and also value heads.
+        n_heads: number of query heads.
+        n_kv: number of key heads, which is also the number of value heads.
         eps: added to the mean of the squares.
     """
     return built(
@@ -123,15 +123,15 @@ def tnn_fused_attention(
 
     Query head h reads key-value head h // (n_heads / n_kv). With starts, a token sees only tokens of its own sample,
     and results and gradients of a sample have the bits that they have at the start of a sequence. Each compute checks
-    starts.
+    the values of starts.
 
     Args:
         qkv: [(n_heads + 2 n_kv) d_head, B t_seq]: query heads, key heads, value heads of a token.
         rope_table: [d_head, B t_seq], from `tnn_fused_rope_table`.
-        n_heads: query heads.
-        n_kv: key-value heads.
+        n_heads: number of query heads.
+        n_kv: number of key-value heads.
         t_seq: tokens of one sequence.
-        window: number of tokens that a token sees, itself included; 0: itself and all before.
+        window: number of tokens that a token sees, itself included; 0: itself and all earlier ones.
         scale: factor of the scores; 0: 1/sqrt(d_head).
         starts: i32 [B t_seq], or None: position, in its sequence, of the first token of the sample.
     """
@@ -174,8 +174,8 @@ def tnn_fused_attention_cached(
         rope_table: [d_head, B t].
         kv_cache: persistent [2 n_kv d_head, rows], from `tnn_kv_cache`, or of dtype F32.
         n_past: i32 [B], number of earlier tokens of each sequence, 0 to n_ctx - t (checked by each compute).
-        n_heads: query heads.
-        n_kv: key-value heads.
+        n_heads: number of query heads.
+        n_kv: number of key-value heads.
         window: as for `tnn_fused_attention`.
         scale: as for `tnn_fused_attention`.
         n_ctx: largest number of tokens of a sequence; 0: the rows of the cache.
@@ -333,14 +333,14 @@ def tnn_fused_adamw(
 ) -> Tensor:
     """Append one AdamW step on the clipped gradient, with the same bits as `tnn_opt_step_adamw`.
 
-    If the norm is not finite, w, m and v stay unchanged. With a step, the moments are BF16. The new weights are then
-    computed from the new moments in F32, and the moments are rounded to BF16 stochastically: the random bits depend
-    only on seed, step and the place in w.
+    If the norm is not finite, w, m and v stay unchanged. If step is given, the moments are BF16. The new weights are
+    then computed from the new moments in F32, and the moments are rounded to BF16 stochastically: the random bits
+    depend only on seed, step and the place in w.
 
     Args:
         w: a parameter.
         grad: its gradient.
-        m: first moment, F32, or BF16 with a step.
+        m: first moment, F32, or BF16 if step is given.
         v: second moment, in the dtype of m.
         hp: [7], as for `tnn_opt_step_adamw`.
         norm: a result of `tnn_fused_grad_norm`, by which the gradient is clipped, or None.
@@ -381,7 +381,7 @@ def tnn_fused_muon(
     Args:
         w: a parameter [ne0, ne1].
         grad: its gradient.
-        m: momentum, F32, or BF16 with a step.
+        m: momentum, F32, or BF16 if step is given.
         hp: [3]: learning rate, momentum, weight decay.
         norm: a result of `tnn_fused_grad_norm`, or None.
         step: as for `tnn_fused_adamw`, or None.

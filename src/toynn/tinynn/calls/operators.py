@@ -1,8 +1,8 @@
 # Generated from csrc/tinynn.h by `make generate`. Change the header instead.
 """Each call appends one node, or several, to the graph and returns the result.
 
-All raise TinyNNValueError for wrong shapes and numbers, TinyNNTypeError for wrong dtypes, and SessionError for stale or
-foreign handles and if no graph is being built.
+All these calls raise TinyNNValueError for wrong shapes and numbers, TinyNNTypeError for wrong dtypes, and SessionError
+for stale or foreign handles and if no graph is being built.
 """
 
 from __future__ import annotations
