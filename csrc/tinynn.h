@@ -321,8 +321,8 @@ TNN_API tnn_tensor tnn_opt_step_adamw(tnn_session * s,
     tnn_tensor    hp);  /* [7]: learning rate, beta1, beta2, eps, weight decay, factor of m, factor of v */
 /* Append one SGD step on the parameter w, in place. hp [2] holds the learning rate and the weight decay. */
 TNN_API tnn_tensor tnn_opt_step_sgd(tnn_session * s, tnn_tensor w, tnn_tensor grad, tnn_tensor hp);
-/* Write row i of rows [d, n] to row ids[i] of dst [d, N], and return a view of dst. ids must be an input without equal
- * ids. */
+/* Write row i of rows [d, n] to row ids[i] of dst [d, N], and return a view of dst. ids must be an input, and its
+ * values must all differ. */
 TNN_API tnn_tensor tnn_set_rows(tnn_session * s, tnn_tensor dst, tnn_tensor rows, tnn_tensor ids);
 /* Return the attention of queries over keys and values, [dv, h, T]. ggml has no derivative for this operator. */
 TNN_API tnn_tensor tnn_flash_attn_ext(tnn_session * s,
@@ -609,8 +609,9 @@ TNN_API const char * tnn_tensor_name(tnn_session * s, tnn_tensor t); /* Return t
 /* ---- forward ---- Allocate and run a graph without gradients. */
 /* Build the forward graph of out and allocate it. A second call is allowed only after tnn_reset_for_rebuild. */
 TNN_API int tnn_realize(tnn_session * s, tnn_tensor out);
-/* Add to the forward graph a node on which out does not depend, for example a tnn_cpy into a weight. Make this call
- * before tnn_realize, once for each such node. These nodes are computed first, in the order of the calls. */
+/* Add to the forward graph a node on which the result of the graph does not depend, for example a tnn_cpy into
+ * a weight. Make this call before tnn_realize, once for each such node. These nodes are computed first, in the order of
+ * the calls. */
 TNN_API int tnn_add_to_graph(tnn_session * s, tnn_tensor t);
 /* Run the forward graph. If the call raises an error, nothing was computed.
  * TNN_E_STATE: an input was never uploaded.

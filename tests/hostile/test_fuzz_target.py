@@ -75,7 +75,7 @@ def test_a_new_call_with_only_numbers_and_handles_is_generated(tmp_path: Path) -
 
 
 def test_a_new_call_with_a_pointer_is_declared_but_not_generated(tmp_path: Path) -> None:
-    """The generated code calls a function for this call, so the target does not link until array_calls.c defines it."""
+    """The generated code calls a C function that array_calls.c must define, so the target does not link without it."""
     more = "TNN_API int tnn_of_memory(tnn_session * s, const float * data, int64_t n); /* Take memory. */\n"
     write_calls.write(HEADER.replace(write_calls_end(), more + write_calls_end()), tmp_path)
     calls = (tmp_path / "calls.c").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The numbers of types in GGUF files, the fast check of stored numbers for NaN and infinity, and lazy imports."""
+"""The ids of types in GGUF files, the fast search for NaN and infinity in stored numbers, and lazy imports."""
 
 from __future__ import annotations
 

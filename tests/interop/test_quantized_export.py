@@ -154,7 +154,7 @@ def test_llama_cpp_computes_with_the_quantized_file(dtype: str, tmp_path: Path) 
 
 
 def test_the_values_of_a_quantized_export_are_near_those_of_the_model(tmp_path: Path) -> None:
-    """The rounding error of a type decreases with its bits."""
+    """A type with more bits has a smaller rounding error."""
     model = wide(256, untied=True)
     errors = {}
     for dtype in ("q2_K", "q3_K", "q4_K", "q5_K", "q6_K", "q8_0"):

@@ -64,7 +64,7 @@ def run(bases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def copied(bases: Path, tmp_path: Path) -> tuple[Path, Path]:
-    """Return a run on a base of its own, which the test may change."""
+    """Copy the base, train a run on the copy, and return the paths of both. The test may change both."""
     base = tmp_path / "own.gguf"
     shutil.copy(bases / "base.gguf", base)
     toynn.train(bases / "data", tmp_path / "run", base=base, progress=False, config=config_of_run())

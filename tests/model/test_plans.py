@@ -1,4 +1,4 @@
-"""`toynn plan`, `toynn.plan`, and training by a plan."""
+"""`toynn plan`, `toynn.plan`, and training that follows a plan."""
 
 from __future__ import annotations
 

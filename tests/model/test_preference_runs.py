@@ -74,7 +74,7 @@ def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def content(run: Path) -> dict[str, bytes]:
-    """Return the files of the latest checkpoint, and the reference."""
+    """Return the files of the latest checkpoint, and the files with the log-probabilities of the reference model."""
     files = [*load_checkpoint(run).path.iterdir(), run / "reference.json", run / "reference.bin"]
     return {file.name: file.read_bytes() for file in files}
 

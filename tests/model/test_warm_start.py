@@ -1,4 +1,4 @@
-"""WarmStart: the donor's embedding, a start without a donor, training through the lens, and refused donors."""
+"""WarmStart: the donor's embedding, a start without a donor, training with a projection lens, and refused donors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`toynn eval`, `prepare` and `generate` in several processes: the output and the files of one process."""
+"""`toynn eval`, `prepare` and `generate` in several processes give the same output and files as one process."""
 
 from __future__ import annotations
 

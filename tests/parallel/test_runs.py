@@ -1,4 +1,4 @@
-"""`mpiexec -n N toynn train`: the bytes of a single process, and how a job ends."""
+"""`mpiexec -n N toynn train` writes the bytes of a single process, and all processes end after a signal or an error."""
 
 from __future__ import annotations
 

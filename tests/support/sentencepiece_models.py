@@ -45,7 +45,7 @@ def trained(**options: Any) -> bytes:
 
 
 def parsed(content: bytes) -> Any:
-    """Return the fields of a tokenizer.model, read by the schema of sentencepiece."""
+    """Parse a tokenizer.model with the protobuf schema of sentencepiece."""
     model = schema.ModelProto()  # type: ignore[attr-defined]
     model.ParseFromString(content)
     return model
@@ -67,7 +67,7 @@ def model_of(lists: SentencePieceBpe, **changes: Any) -> TrainedModel:
 
 
 def random_texts(n: int, special: bool = True, seed: int = 0) -> list[str]:
-    """Return texts of random parts. special: with the texts of special tokens."""
+    """Return texts of random parts. special: some of the parts are texts of special tokens."""
     pick = random.Random(seed)
     parts = [*PARTS, *SPECIAL * special]
     return ["".join(pick.choices(parts, k=pick.randrange(1, 25))) for _ in range(n)]

@@ -1,4 +1,4 @@
-"""Files of packed token ids: flat and with the header TOYC, written byte by byte, and refused if they are wrong."""
+"""Files of packed token ids, with and without the header TOYC, are read as written; wrong files are refused."""
 
 from __future__ import annotations
 

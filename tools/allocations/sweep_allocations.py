@@ -69,7 +69,7 @@ class Faults:
         self._lib.faults_arm(n, int(after))
 
     def disarm(self) -> tuple[int, int]:
-        """Return the number of allocations that failed, and of all allocations since arm."""
+        """Stop the failures. Return the number of failed allocations and of all allocations since `arm` was called."""
         return self._lib.faults_disarm(), self._lib.faults_seen()
 
     def live(self) -> tuple[int, int, int]:

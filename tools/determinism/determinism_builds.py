@@ -71,7 +71,7 @@ class Builds:
         return installed(Path(sys.executable))
 
     def of(self, compiler: str, build_type: str, python: Path | None = None, from_sdist: bool = False) -> Installed:
-        """Build a wheel with a compiler and install it for an interpreter (default: the running one)."""
+        """Build a wheel with a compiler and install it for an interpreter, by default the running interpreter."""
         python = python or Path(sys.executable)
         name = f"{compiler}-{build_type}{'-sdist' if from_sdist else ''}"
         key = f"{name}-{interpreter_version(python)}"

@@ -11,7 +11,7 @@ from toynn.llm.fused import graph
 
 @pytest.fixture
 def in_parts(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return a function that sets the number of rows of a part."""
+    """Return a function that makes graphs compute the logits in parts, with the given number of rows in a part."""
 
     def set_rows(rows: int) -> None:
         monkeypatch.setattr(graph, "LOGITS_NBYTES", 0)

@@ -1,4 +1,4 @@
-"""Optimizer steps with moments in bfloat16: the bits of a numpy oracle, at any number of threads, and refused calls."""
+"""Optimizer steps with bfloat16 moments have the bits of a numpy oracle with any number of threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kernels of GEGLU and of a scale, compared with numpy in float64; their bits and extreme values."""
+"""GEGLU and scaling agree with numpy in float64, have the recorded bits, and handle extreme values correctly."""
 
 from __future__ import annotations
 

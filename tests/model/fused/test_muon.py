@@ -1,4 +1,4 @@
-"""Muon's step: a float64 oracle, the same bits at any number of threads, and steps that must change nothing."""
+"""A step of Muon agrees with a float64 oracle, and has the same bits with any number of threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attention with several samples in a sequence: each has the bits that it has alone; wrong starts are refused."""
+"""With several samples in a sequence, attention gives each sample the bits that it has alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The z-loss: gradients against a float64 oracle, bits of a loss in parts, and refused arguments."""
+"""The z-loss: gradients agree with a float64 oracle, parts and threads change no bit, wrong arguments are refused."""
 
 from __future__ import annotations
 

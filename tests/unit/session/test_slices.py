@@ -1,4 +1,4 @@
-"""AdamW and sums of squares of a slice: numpy oracles with the same order of operations, and refused arguments."""
+"""AdamW and the sum of squares of a slice have the bits of numpy oracles, and wrong arguments are refused."""
 
 from __future__ import annotations
 

@@ -405,7 +405,7 @@ def tnn_opt_step_sgd(s: Session, w: Tensor, grad: Tensor, hp: Tensor) -> Tensor:
 def tnn_set_rows(s: Session, dst: Tensor, rows: Tensor, ids: Tensor) -> Tensor:
     """Write row i of rows [d, n] to row ids[i] of dst [d, N], and return a view of dst.
 
-    ids must be an input without equal ids.
+    ids must be an input, and its values must all differ.
     """
     return built(s, lib.tnn_set_rows, handle(s, "dst", dst), handle(s, "rows", rows), handle(s, "ids", ids))
 
