@@ -27,9 +27,8 @@ static bool want_count(tnn_session * s, const struct ggml_tensor * t, const void
         return false;
     }
     if (n != ggml_nelements(t)) {
-        tnn__fail(s, TNN_E_VALUE, "n = %lld must be the number of elements of t (%s), of shape %s: %lld",
-                  (long long) n, ggml_get_name(t),
-                  tnn__shape(t), (long long) ggml_nelements(t));
+        tnn__fail(s, TNN_E_VALUE, "n = %lld must be %lld, the number of elements of t (%s), of shape %s",
+                  (long long) n, (long long) ggml_nelements(t), ggml_get_name(t), tnn__shape(t));
         return false;
     }
     return true;

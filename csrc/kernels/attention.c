@@ -261,8 +261,8 @@ static int check_starts(tnn_session * s, const struct tnn_kernel * k, const stru
     for (int64_t i = 0; starts != NULL && i < t->ne[0]; i++) {
         const int64_t position = i % p->t_seq;
         if (starts[i] != position && (position == 0 || starts[i] != starts[i - 1])) {
-            return tnn__fail(s, TNN_E_VALUE, "starts %s[%lld] = %d must be %lld, the position of this token in its sequence, or the "
-                                             "start of the preceding token in this sequence",
+            return tnn__fail(s, TNN_E_VALUE, "starts %s[%lld] = %d must be %lld (the position of this token in its sequence), or "
+                                             "equal to the start of the preceding token in this sequence",
                              ggml_get_name(t), (long long) i, (int) starts[i], (long long) position);
         }
     }

@@ -133,8 +133,8 @@ static int check_cache(tnn_session * s, const struct tnn_kernel * k, const struc
         const int64_t past  = ((const int32_t *) node->src[3]->data)[i];
         const int64_t first = first_rows != NULL ? ((const int32_t *) first_rows->data)[i] : 0;
         if (first < free_row || first >= rows) {
-            return tnn__fail(s, TNN_E_VALUE, "first_rows[%lld] = %lld must be between %lld, the first row after the preceding "
-                                             "sequence, and %lld, the last row of the cache",
+            return tnn__fail(s, TNN_E_VALUE, "first_rows[%lld] = %lld must be between %lld (the first row after the preceding "
+                                             "sequence) and %lld (the last row of the cache)",
                              (long long) i, (long long) first, (long long) free_row, (long long) (rows - 1));
         }
         const int64_t room = tnn__min(p->t_seq, rows - first);

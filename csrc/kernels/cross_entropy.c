@@ -271,7 +271,7 @@ static bool loss_operands(tnn_session * s, struct loss * loss, tnn_tensor target
         return false;
     }
     if (ignore_id >= 0 && ignore_id < vocab) {
-        tnn__fail(s, TNN_E_VALUE, "ignore_id = %d is a token of the vocabulary of %lld; use a negative number",
+        tnn__fail(s, TNN_E_VALUE, "ignore_id = %d is a token id of the vocabulary, which has %lld tokens; use a negative number",
                   (int) ignore_id, (long long) vocab);
         return false;
     }
@@ -319,7 +319,7 @@ tnn_tensor tnn_fused_cross_entropy(tnn_session * s, tnn_tensor logits, tnn_tenso
         return 0;
     }
     if (tnn__is_logits(tl)) {
-        tnn__fail(s, TNN_E_VALUE, "logits is a part of a tnn_fused_output_loss, which computes its loss already; use the "
+        tnn__fail(s, TNN_E_VALUE, "logits is internal to a tnn_fused_output_loss, which already computes the loss; use the "
                                   "result of tnn_fused_linear");
         return 0;
     }

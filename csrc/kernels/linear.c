@@ -244,7 +244,7 @@ tnn_tensor tnn_fused_linear(tnn_session * s, tnn_tensor x, const tnn_tensor * we
             return 0;
         }
         if (a->ne[0] != columns || a->ne[1] != tx->ne[1]) {
-            tnn__fail(s, TNN_E_VALUE, "add has shape %s, but it must be [%lld, %lld]",
+            tnn__fail(s, TNN_E_VALUE, "the operand add has shape %s, but it must be [%lld, %lld]",
                       tnn__shape(a), (long long) columns, (long long) tx->ne[1]);
             return 0;
         }
@@ -333,7 +333,7 @@ tnn_tensor tnn_fused_add_product(tnn_session * s, tnn_tensor y, tnn_tensor x, tn
         return 0;
     }
     if (column < 0 || column > ty->ne[0] - w->ne[1]) {
-        tnn__fail(s, TNN_E_VALUE, "column must be from 0 to ne0 of y minus ne1 of weight, %lld - %lld, got %lld",
+        tnn__fail(s, TNN_E_VALUE, "column must be from 0 to %lld - %lld (ne0 of y minus ne1 of weight), got %lld",
                   (long long) ty->ne[0], (long long) w->ne[1], (long long) column);
         return 0;
     }

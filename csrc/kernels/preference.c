@@ -178,8 +178,8 @@ tnn_tensor tnn_fused_preference_loss(tnn_session * s, tnn_tensor cross_entropy, 
     }
     const int64_t sequences = tr->ne[0];
     if (sequences % 2 != 0 || rows->ne[0] % sequences != 0) {
-        tnn__fail(s, TNN_E_VALUE, "reference has shape %s, but it must be [sequences, 2], with an even number of sequences that "
-                                  "divides the %lld rows of cross_entropy", tnn__shape(tr), (long long) rows->ne[0]);
+        tnn__fail(s, TNN_E_VALUE, "reference has shape %s, but it must be [sequences, 2], and the number of sequences must be even "
+                                  "and divide the %lld rows of cross_entropy", tnn__shape(tr), (long long) rows->ne[0]);
         return 0;
     }
     tr = input_operand(s, "reference", reference, 2 * sequences, "shape [sequences, 2]");

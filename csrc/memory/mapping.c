@@ -141,7 +141,7 @@ char * tnn__mapped_bytes(tnn_session * s, enum ggml_type type, int64_t offset, s
         return NULL;
     }
     if (nbytes > m->size || (size_t) offset > m->size - nbytes) {
-        tnn__fail(s, TNN_E_VALUE, "the tensor ends beyond %s: offset = %lld and %zu bytes, but the size is %zu",
+        tnn__fail(s, TNN_E_VALUE, "the tensor ends beyond %s: it has offset = %lld and %zu bytes, but the file has only %zu bytes",
                   m->name, (long long) offset,
                   nbytes, m->size);
         return NULL;

@@ -143,7 +143,7 @@ tnn_tensor tnn_flash_attn_ext(tnn_session * s, tnn_tensor q, tnn_tensor k, tnn_t
         return 0;
     }
     if (max_bias < 0.0f || (max_bias > 0.0f && tm == NULL)) {
-        tnn__fail(s, TNN_E_VALUE, "max_bias = %g must be 0 or positive, and 0 if there is no mask", (double) max_bias);
+        tnn__fail(s, TNN_E_VALUE, "max_bias = %g must be at least 0, and exactly 0 if there is no mask", (double) max_bias);
         return 0;
     }
     if (tv->ne[0] > TNN_MAX_ELEMENTS / (tq->ne[1] * tq->ne[2] * tq->ne[3])) {

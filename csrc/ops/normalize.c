@@ -63,7 +63,7 @@ tnn_tensor tnn_soft_max_ext(tnn_session * s, tnn_tensor a, tnn_tensor mask, floa
         }
     }
     if (max_bias < 0.0f || (max_bias > 0.0f && m == NULL)) {
-        tnn__fail(s, TNN_E_VALUE, "max_bias = %g must be 0 or positive, and 0 if there is no mask", (double) max_bias);
+        tnn__fail(s, TNN_E_VALUE, "max_bias = %g must be at least 0, and exactly 0 if there is no mask", (double) max_bias);
         return 0;
     }
     return tnn__reserve_nodes(s, 1) ? tnn__appended(s, 1, ggml_soft_max_ext(s->ctx_c, x, m, scale, max_bias)) : 0;

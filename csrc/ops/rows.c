@@ -40,8 +40,8 @@ tnn_tensor tnn_set_rows(tnn_session * s, tnn_tensor dst, tnn_tensor rows, tnn_te
         return 0;
     }
     if (!ggml_is_matrix(d) || !ggml_is_matrix(r) || d->ne[0] != r->ne[0] || r->ne[1] != i->ne[0]) {
-        tnn__fail(s, TNN_E_VALUE, "rows has shape %s, but it must be [%lld, %lld], with the ne0 of dst, of shape %s, "
-                                  "and one row for each id", tnn__shape(r),
+        tnn__fail(s, TNN_E_VALUE, "rows has shape %s, but it must be [%lld, %lld]: the ne0 of dst, of shape %s, and "
+                                  "the number of ids", tnn__shape(r),
                   (long long) d->ne[0], (long long) i->ne[0], tnn__shape(d));
         return 0;
     }

@@ -106,9 +106,9 @@ static bool want_same_elements(tnn_session * s, const struct ggml_tensor * t, co
     int64_t n = 1;
     for (int i = 0; i < n_dims; i++) {
         if (ne[i] < 1 || ne[i] > TNN_MAX_ELEMENTS / n) {
-            tnn__fail(s, TNN_E_VALUE, "ne%d = %lld does not fit: the sizes must be at least 1 and their product %lld, "
-                                      "the number of "
-                      "elements of the tensor a", i, (long long) ne[i], (long long) ggml_nelements(t));
+            tnn__fail(s, TNN_E_VALUE, "ne%d = %lld does not fit: the sizes must be at least 1, and their product must be "
+                                      "%lld, the number of elements of the tensor a",
+                      i, (long long) ne[i], (long long) ggml_nelements(t));
             return false;
         }
         n *= ne[i];

@@ -361,12 +361,12 @@ KEYS = {
     "llama.attention.key_length": (scalar(U32, 3), "value_length|head_dim must be even"),
     "llama.attention.value_length": (
         scalar(U32, 4),
-        "value_length must be 2, the size of a head of q and k, got 4",
+        r"value_length must be 2 \(the size of a head of q and k\), got 4",
     ),
     "llama.attention.layer_norm_rms_epsilon": (scalar(F32, float("nan")), "rms_eps must be a finite number"),
     "llama.rope.dimension_count": (
         scalar(U32, 1),
-        "dimension_count must be 2, the size of a head of q and k, got 1",
+        r"dimension_count must be 2 \(the size of a head of q and k\), got 1",
     ),
     "llama.rope.freq_base": (scalar(BOOL, True), "freq_base must be one number, got True"),
     "llama.rope.scaling.type": (

@@ -278,7 +278,7 @@ def test_rows_that_do_not_exist_are_refused(tmp_path: Path) -> None:
             (-1, 1, "first must be"),
             (6, 1, "first must be an integer from 0 to 5"),
             (0, 0, "n must be"),
-            (3, 4, r"first \+ n must be at most 6, the number of rows of 'token_embd.weight', got 3 \+ 4"),
+            (3, 4, r"first \+ n must be at most 6 \(the number of rows of 'token_embd.weight'\), got 3 \+ 4"),
         ):
             with pytest.raises(TinyNNValueError, match=mentions):
                 gguf.rows(s, "token_embd.weight", first, n)

@@ -66,11 +66,11 @@ def test_numbers_below_the_smallest_scale_become_zero() -> None:
         (2, [1e6], "values contains 1e\\+06, which is too large for q4_0"),
         (14, [3e8], "values contains 3e\\+08, which is too large for q6_K"),
         (1, [7e4], "values contains 70000, which is too large for f16"),
-        (16, [1.0], r"dtype = 16 \(iq2_xxs\) is not a type that f32 can be converted to"),
-        (21, [1.0], r"dtype = 21 \(iq3_s\) is not a type"),
-        (9, [1.0], "dtype = 9 is not a type"),
-        (24, [1.0], "dtype = 24 is not a type"),
-        (-1, [1.0], "dtype = -1 is not a type"),
+        (16, [1.0], r"f32 cannot be converted to dtype = 16 \(iq2_xxs\); use for example 8 \(q8_0\)"),
+        (21, [1.0], r"f32 cannot be converted to dtype = 21 \(iq3_s\)"),
+        (9, [1.0], "f32 cannot be converted to dtype = 9"),
+        (24, [1.0], "f32 cannot be converted to dtype = 24"),
+        (-1, [1.0], "f32 cannot be converted to dtype = -1"),
     ],
 )
 def test_numbers_and_types_that_cannot_be_quantized_are_refused(dtype: int, values: list[float], message: str) -> None:

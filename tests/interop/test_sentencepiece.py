@@ -260,7 +260,7 @@ def test_many_groups_of_equal_scores_are_refused() -> None:
     tokens = [character * n for character in "abcdefghi" for n in (1, 2, 3)]
     scores = [-float(ord(token[0])) for token in tokens]
     lists = SentencePieceBpe(tokens, scores, [int(TokenType.NORMAL)] * len(tokens))
-    with pytest.raises(ValueError, match="more than 8 groups of pieces with equal scores, the largest number"):
+    with pytest.raises(ValueError, match=r"more than 8 groups .* with equal scores, but toynn supports at most 8"):
         write_sentencepiece(lists)
     fewer = SentencePieceBpe(tokens[:24], scores[:24], lists.kinds[:24])
     assert Tokenizer.from_str(write_sentencepiece(fewer).decode()).encode("aaaa").tokens[-2:] == ["aaa", "a"]

@@ -181,7 +181,7 @@ def test_data_folders_without_these_counts_give_the_same_run(chats: Path, run: P
     assert {json.dumps(one["sources"]) for one in read_log(tmp_path / "run") if one["event"] == "evaluated"} == {"[]"}
     meta["splits"]["train"]["source_tokens"] = [1, 2]
     (older / "meta.json").write_text(json.dumps(meta))
-    with pytest.raises(FileFormatError, match=r"the sum of source_tokens must be \d+, the number of tokens, got 3"):
+    with pytest.raises(FileFormatError, match=r"the sum of source_tokens must be \d+ \(the number of tokens\), got 3"):
         load_meta(older)
     meta["splits"]["train"]["source_tokens"] = [meta["splits"]["train"]["tokens"]]
     (older / "meta.json").write_text(json.dumps(meta))

@@ -121,7 +121,7 @@ def test_null_data_is_refused(session: Any) -> None:
         refused(session, "data must not be NULL")
     for call, t, kind in ((lib.tnn_download, f32, "float[]"), (lib.tnn_download_to_int_array, i32, "int32_t[]")):
         assert call(session, t, ffi.new(kind, 3), 3) == lib.TNN_E_VALUE
-        refused(session, "n = 3 must be the number of elements")
+        refused(session, "n = 3 must be 2, the number of elements")
 
 
 def test_a_null_list_or_name_is_refused(session: Any) -> None:

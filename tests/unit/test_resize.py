@@ -24,6 +24,6 @@ def test_new_rows_are_the_mean_of_the_existing_rows(name: str) -> None:
             mean = values.astype(np.float64).sum(axis=0) / VOCAB
             np.testing.assert_allclose(now[VOCAB:], np.tile(mean, (3, 1)), rtol=1e-6, atol=1e-9)
     with pytest.raises(
-        TinyNNValueError, match="vocab must be at least 512, the size of the model's vocabulary, got 511"
+        TinyNNValueError, match=r"vocab must be at least 512 \(the size of the model's vocabulary\), got 511"
     ):
         resized(model, VOCAB - 1, b"{}")

@@ -88,7 +88,9 @@ def corpus(per_schema: int = STORIES_PER_SCHEMA) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="Compare with the existing file instead of writing it.")
-    parser.add_argument("--stories", type=int, default=STORIES_PER_SCHEMA, help="Most stories of each schema.")
+    parser.add_argument(
+        "--stories", type=int, default=STORIES_PER_SCHEMA, help="Largest number of stories of each schema."
+    )
     parser.add_argument("--out", type=Path, default=None, help="Write this file instead of the corpus.")
     flags = parser.parse_args()
     if flags.stories != STORIES_PER_SCHEMA and flags.out is None:

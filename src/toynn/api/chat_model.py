@@ -214,7 +214,7 @@ def continuation(model: ChatModel, prompt: str | Sequence[int], options: ReplyOp
     if not ids:
         raise TinyNNValueError("prompt must have at least one token, got none")
     if len(ids) > model.n_ctx:
-        raise PromptTooLongError(f"prompt must have at most {model.n_ctx} tokens, the context length, got {len(ids)}")
+        raise PromptTooLongError(f"prompt must have at most {model.n_ctx} tokens (the context length), got {len(ids)}")
     return _started(model, ids, options, model.end_ids)
 
 

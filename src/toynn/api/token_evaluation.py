@@ -172,7 +172,7 @@ def _windowed(
     most = integer("tokens", tokens, 1, 2**62) // t
     offset = integer("offset", offset, 0, 2**62)
     if most < 1:
-        raise TinyNNValueError(f"tokens must be at least {t}, the length of a window, got {tokens}")
+        raise TinyNNValueError(f"tokens must be at least {t} (the length of a window), got {tokens}")
     windows = min(most, (ids.n - offset) // t)
     if windows < 1:
         raise TinyNNValueError(f"offset = {offset} is too large: {ids.name} has {ids.n} ids, and a window needs {t}")
@@ -203,7 +203,7 @@ def _engine(model: TrainedModel, window: int, n_threads: int | None) -> Iterator
     """
     window = integer("window", window, 1, INT31_MAX)
     if window > model.shape.ctx:
-        raise TinyNNValueError(f"window must be at most the context length, {model.shape.ctx}, got {window}")
+        raise TinyNNValueError(f"window must be at most {model.shape.ctx} (the context length), got {window}")
     with LlamaSeqEngine() as engine:
         options = RecipeOptions(t_seq=window, n_threads=n_threads, layout="per_head")
         engine.realize(model.shape, options, to_per_head(model.weights, model.shape))

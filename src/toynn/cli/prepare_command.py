@@ -37,7 +37,7 @@ _FOR_SAMPLES = ("format", "text_field", "weights", "skip_bad", "chat_template", 
               help="Share of the documents that is held out for validation.")  # fmt: skip
 @click.option("--eos", default=None,
               help=f"Token that ends each document. [default: {END_OF_TEXT}; for samples, the end "
-                   "token of --tokenizer if the tokenizer does not have this token]")  # fmt: skip
+                   f"token of --tokenizer if it does not contain {END_OF_TEXT}]")  # fmt: skip
 @click.option(
     "--separator",
     default=None,

@@ -128,7 +128,7 @@ class Split(Initialised):
                 integer(f"source_tokens[{i}]", n, 0, _LARGEST)
             if (total := sum(self.source_tokens)) != self.tokens:
                 raise TinyNNValueError(
-                    f"the sum of source_tokens must be {self.tokens}, the number of tokens, got {total}"
+                    f"the sum of source_tokens must be {self.tokens} (the number of tokens), got {total}"
                 )
 
     @property

@@ -50,7 +50,7 @@ class PairBatcher(EqualWindows):
         self.pairs = self.windows_per_epoch = (self._starts.size - 1) // 2
         self.filled = (len(tokens) - 2 * self.pairs) / max(2 * self.pairs * self.t_seq, 1)
         if (needed := tokens_needed(tokens)) > t_seq:
-            raise TinyNNValueError(f"t_seq must be at least {needed}, the longest sequence of the pairs, got {t_seq}")
+            raise TinyNNValueError(f"t_seq must be at least {needed} (the longest sequence of the pairs), got {t_seq}")
         self._drawn: tuple[int, npt.NDArray[np.int64]] = (-1, np.zeros(0, dtype=np.int64))
 
     def numbers(self, start: int, n: int) -> npt.NDArray[np.int64]:

@@ -116,8 +116,8 @@ def _check_kind(values: GgufValues, architecture: str) -> None:
     for key in values.keys():  # noqa: SIM118 (not a dict)
         if key.startswith("adapter.") and key not in (_KIND, _ALPHA, *_DESCRIPTIONS):
             raise FileFormatError(
-                f"toynn does not know the key {key!r:.80}, which may change what the adapter computes, so it cannot "
-                "import the file"
+                f"toynn does not know the key {key!r:.80}, which may change what the adapter computes, so the file "
+                "cannot be imported"
             )
 
 

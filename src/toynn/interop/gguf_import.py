@@ -182,8 +182,8 @@ def _refuse_what_is_not_computed(values: GgufValues, arch: str, also_read: tuple
             continue
         if name not in _ONLY:
             raise FileFormatError(
-                f"toynn does not know the key {key!r:.80}, which may change what the model computes, so it cannot "
-                "import the file"
+                f"toynn does not know the key {key!r:.80}, which may change what the model computes, so the file "
+                "cannot be imported"
             )
         only, taken = _ONLY[name], values.any(key)
         if isinstance(taken, str) != isinstance(only, str) or taken != only:
@@ -207,7 +207,7 @@ def _config(values: GgufValues, arch: str, tensors: dict[str, GgufTensor]) -> Mo
     head_dim = values.whole(f"{arch}.attention.key_length", d_model // n_heads)
     for key in (f"{arch}.attention.value_length", f"{arch}.rope.dimension_count"):
         if (size := values.whole(key, head_dim)) != head_dim:
-            raise FileFormatError(f"{key} must be {head_dim}, the size of a head of q and k, got {size}")
+            raise FileFormatError(f"{key} must be {head_dim} (the size of a head of q and k), got {size}")
     vocab = tensors[EMBEDDING].shape[0]
     if (size := values.whole(f"{arch}.vocab_size", vocab)) != vocab:
         raise FileFormatError(f"{arch}.vocab_size is {size}, but {EMBEDDING} has {vocab} rows")

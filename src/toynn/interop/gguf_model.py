@@ -248,7 +248,7 @@ class MappedGguf(GgufModel):
         at, count = integer("first", first, 0, total - 1), integer("n", n, 1, total)
         if at + count > total:
             raise TinyNNValueError(
-                f"first + n must be at most {total}, the number of rows of {name!r:.80}, got {at} + {count}"
+                f"first + n must be at most {total} (the number of rows of {name!r:.80}), got {at} + {count}"
             )
         per_block = nn.tnn_type_block_size(tensor.type) if len(tensor.shape) == 1 else 1
         if at % per_block or count % per_block:

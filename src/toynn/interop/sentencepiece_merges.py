@@ -133,8 +133,8 @@ def _check_equal_scores(group: list[tuple[str, str]], score: float, number: int)
     """
     if number > _MOST_GROUPS:
         raise FileFormatError(
-            f"the vocabulary has more than {_MOST_GROUPS} groups of pieces with equal scores, the largest number "
-            "that toynn supports"
+            f"the vocabulary has more than {_MOST_GROUPS} groups of pieces with equal scores, but toynn "
+            f"supports at most {_MOST_GROUPS}"
         )
     one, other = sorted({left + right for left, right in group}, key=len)[:2]
     runs = {len(left + right) for left, right in group}

@@ -37,8 +37,8 @@ def checked_starts(starts: npt.ArrayLike, t_seq: int, n: int) -> IntArray:
     if wrong.any():
         i = int(np.flatnonzero(wrong)[0])
         raise TinyNNValueError(
-            f"starts[{i}] is {array[i]}, but must be {at[i]}, the position of this token in its sequence, or the "
-            "start of the preceding token in this sequence"
+            f"starts[{i}] is {array[i]}, but must be {at[i]} (the position of this token in its sequence), or equal to "
+            "the start of the preceding token in this sequence"
         )
     return array
 

@@ -22,7 +22,7 @@ def resized(model: TrainedModel, vocab: int, tokenizer: bytes | None) -> Trained
     """
     if vocab < model.shape.vocab:
         raise TinyNNValueError(
-            f"vocab must be at least {model.shape.vocab}, the size of the model's vocabulary, got {vocab}"
+            f"vocab must be at least {model.shape.vocab} (the size of the model's vocabulary), got {vocab}"
         )
     shape: ModelShape = dataclasses.replace(model.shape, vocab=vocab)
     weights = dict(model.weights)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from toynn.arguments import FloatArray, IntArray, int32, int64, integer
+from toynn.arguments import FloatArray, IntArray, int32, int64, integer, kind_of
 from toynn.errors import SessionError, TinyNNTypeError, TinyNNValueError
 from toynn.tinynn.arrays import float_array, int_array, is_ready
 from toynn.tinynn.memory import memory_for, new_array
@@ -135,7 +135,10 @@ def tnn_download_window_sum(
     count = integer("n", n, 0)
     array = new_array("n", count, np.float32, f"{count} elements") if out is None else out
     if out is not None and not (is_ready(out, np.float32) and out.shape == (count,) and out.flags.writeable):
-        raise TinyNNTypeError(f"out must be a writable, contiguous array of float32 with the shape ({count},)")
+        found = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else kind_of(out)
+        raise TinyNNTypeError(
+            f"out must be a writable, contiguous array of float32 with the shape ({count},), got {found}"
+        )
     buffer = ffi.from_buffer("float[]", array, require_writable=True)
     status(s, lib.tnn_download_window_sum, first_, level_, at_, buffer, len(buffer))
     return array

@@ -112,7 +112,9 @@ class MappedFile(Initialised):
         """
         start, n = int64("offset", offset), int64("nbytes", nbytes)
         if start < 0 or n < 0 or start + n > len(self):
-            raise TinyNNValueError(f"bytes {start} to {start + n} do not lie inside {self.name}, of {len(self)} bytes")
+            raise TinyNNValueError(
+                f"bytes {start} to {start + n} do not lie inside the {len(self)} bytes of {self.name}"
+            )
         self.check()
         result = new_array("nbytes", n, np.uint8, f"{n} bytes of {self.name}")
         read_into(self.fd, start, result.data)

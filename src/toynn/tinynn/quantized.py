@@ -81,7 +81,7 @@ def tnn_quantize(dtype: int, values: FloatArray) -> npt.NDArray[np.uint8]:
     probe = ffi.new("uint8_t[]", 0)
     if name is None or lib.tnn_quantize(kind, ffi.new("float[]", 0), 0, probe, 0) != lib.TNN_OK:
         described = kind if name is None else f"{kind} ({name})"
-        raise TinyNNValueError(f"dtype = {described} is not a type that f32 can be converted to")
+        raise TinyNNValueError(f"f32 cannot be converted to dtype = {described}; use for example 8 (q8_0)")
     block = tnn_type_block_size(kind)
     if values.size == 0 or values.ndim == 0 or values.shape[-1] % block:
         raise TinyNNValueError(

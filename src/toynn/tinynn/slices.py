@@ -35,7 +35,7 @@ def tnn_slice_adamw(
     slices = [*written, _flat("g", g, writable=False)]
     for name, one in zip("mvg", slices[1:], strict=True):
         if one.size != slices[0].size:
-            raise TinyNNValueError(f"{name} must have as many elements as w, {slices[0].size}, got {one.size}")
+            raise TinyNNValueError(f"{name} must have as many elements as w ({slices[0].size}), got {one.size}")
     for i, one in enumerate(slices):
         if any(np.may_share_memory(one, other) for other in written[:i]):
             raise TinyNNValueError(

@@ -24,7 +24,7 @@ def thread_count(n_threads: object, oversubscribe: object) -> tuple[int, bool]:
         raise TinyNNValueError(f"{name} must be an integer, got {value!r:.60}")
     if len(value.lstrip("0")) > 9:
         raise TinyNNValueError(
-            f"{name} must be at most {tnn_available_cores()}, the number of cores for this process, got {value:.60}"
+            f"{name} must be at most {tnn_available_cores()} (the number of cores for this process), got {value:.60}"
         )
     return _checked(name, int(value[-9:]), over), over
 
@@ -34,7 +34,7 @@ def _checked(name: str, count: int, oversubscribe: bool) -> int:
     if count < 1:
         raise TinyNNValueError(f"{name} must be at least 1, got {count}")
     if count > cores and not oversubscribe:
-        raise TinyNNValueError(f"{name} must be at most {cores}, the number of cores for this process, got {count}")
+        raise TinyNNValueError(f"{name} must be at most {cores} (the number of cores for this process), got {count}")
     return count
 
 

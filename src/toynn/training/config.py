@@ -195,7 +195,7 @@ class TrainConfig:
         warmup, decay = self.schedule.warmup_of(self.train.steps), self.schedule.decay
         if self.schedule.kind == "wsd" and warmup + decay > self.train.steps:
             raise ConfigurationError(
-                f"schedule.warmup + schedule.decay must be at most the number of steps, {self.train.steps}, "
+                f"schedule.warmup + schedule.decay must be at most {self.train.steps} (the number of steps), "
                 f"got {warmup} + {decay}"
             )
 
@@ -319,6 +319,6 @@ class TrainConfig:
         warmup = self.schedule.warmup_of(self.train.steps)
         if warmup >= self.train.steps and not self.schedule.falls:
             raise ConfigurationError(
-                f"schedule.warmup must be below the number of steps, {self.train.steps}, got {warmup}; otherwise the "
+                f"schedule.warmup must be below {self.train.steps} (the number of steps), got {warmup}; otherwise the "
                 "learning rate would never decrease"
             )

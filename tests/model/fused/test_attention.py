@@ -274,7 +274,7 @@ def test_sequences_of_different_lengths_share_a_cache_in_f16(n_threads: int) -> 
         (
             [0, 0],
             [0, 21],
-            r"first_rows\[1\] = 21 must be between 2, the first row after the preceding sequence, and 20",
+            r"first_rows\[1\] = 21 must be between 2 \(the first row after the preceding sequence\) and 20",
         ),
         ([5, 0], [0, 6], r"first_rows\[1\] = 6 must be between 7"),
         ([5, 0], [-1, 7], r"first_rows\[0\] = -1 must be between 0"),

@@ -178,7 +178,7 @@ def test_operands_that_do_not_fit_are_refused_by_name() -> None:
             ((x, w, nn.tnn_input_1d_i32(s, 4), -1, None, 2), "one element for each row of x"),
             ((x, w, wanted, 5, None, 2), "ignore_id = 5 is a token"),
             ((x, w, wanted, -1, x, 2), "divisor has shape"),
-            ((x, w, wanted, -1, None, 0), "part = 0 must be at least 1"),
+            ((x, w, wanted, -1, None, 0), "part = 0 is a number of rows and must be at least 1"),
         ):
             with pytest.raises(TinyNNValueError, match=mentions):
                 nn.tnn_fused_output_loss(s, *arguments)
@@ -189,7 +189,7 @@ def test_operands_that_do_not_fit_are_refused_by_name() -> None:
         assert rows is not None
         last = nn.tnn_tensor_src(rows, 1)
         assert last is not None
-        with pytest.raises(TinyNNValueError, match="logits is a part of a tnn_fused_output_loss"):
+        with pytest.raises(TinyNNValueError, match="logits is internal to a tnn_fused_output_loss"):
             nn.tnn_fused_cross_entropy(s, last, nn.tnn_input_1d_i32(s, 1), -1)
 
 

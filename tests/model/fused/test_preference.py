@@ -188,7 +188,7 @@ def test_wrong_arguments_are_refused() -> None:
         e.build_training_step()
         with pytest.raises(TinyNNValueError, match="reference must be left out"):
             e.train_step(*feed, reference=reference)
-        with pytest.raises(SessionError, match="pair_losses needs a graph"):
+        with pytest.raises(SessionError, match="pair_losses needs a graph with preference pairs"):
             e.pair_losses()
     odd = Variant(PAIRS.cfg, 6, t_batch=3, untied=True)
     for variant, layout, message in (
@@ -220,8 +220,8 @@ def test_operands_that_do_not_fit_are_refused() -> None:
         reference, settings = nn.tnn_input_2d_f32(s, 2, 4), nn.tnn_input_1d_f32(s, 3)
         for operands, message in (
             ((logits, reference, settings), "cross_entropy .* must be a result of tnn_fused_cross_entropy"),
-            ((loss, nn.tnn_input_2d_f32(s, 2, 3), settings), "an even number of sequences"),
-            ((loss, nn.tnn_input_2d_f32(s, 2, 6), settings), "an even number of sequences"),
+            ((loss, nn.tnn_input_2d_f32(s, 2, 3), settings), "the number of sequences must be even"),
+            ((loss, nn.tnn_input_2d_f32(s, 2, 6), settings), "the number of sequences must be even"),
             ((loss, nn.tnn_input_2d_f32(s, 3, 4), settings), r"must be an input of shape \[sequences, 2\]"),
             ((loss, reference, reference), r"settings has shape .*, but it must be an input of shape \[3\]"),
         ):

@@ -337,7 +337,9 @@ class LlamaSeqEngine(PartialSteps):
     def _row_losses(self, call: str) -> FloatArray:
         layout, graph = self._require_layout(), self._require_graph()
         if not isinstance(graph, LossGraph) or graph.t_row_losses is None:
-            raise SessionError(f"{call} needs a graph of the fused layout that computes a loss")
+            raise SessionError(
+                f"{call} needs a graph of the fused layout that computes a loss; call build_training_step first"
+            )
         return tnn_download(layout.session, graph.t_row_losses)
 
     def pair_losses(self) -> npt.NDArray[np.float64]:
@@ -347,7 +349,9 @@ class LlamaSeqEngine(PartialSteps):
         """
         layout, graph = self._require_layout(), self._require_graph()
         if not isinstance(graph, LossGraph) or graph.preference is None:
-            raise SessionError("pair_losses needs a graph that was built with a preference")
+            raise SessionError(
+                "pair_losses needs a graph with preference pairs; build it with build_training_step(preference=...)"
+            )
         pairs = download_row_major(layout.session, graph.preference.pairs, 3, layout.options.t_batch // 2)
         return np.asarray(pairs[0], dtype=np.float64)
 

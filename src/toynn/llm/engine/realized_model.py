@@ -205,8 +205,7 @@ class RealizedModel(Initialised):
             raise TinyNNValueError(f"name must be the name of a trained weight, got {name!r}")
         if not isinstance(graph, TrainingGraph) or not graph.gradients_kept:
             raise SessionError(
-                "the graph does not keep the gradients; build the graph with build_training_step(pin=True) or "
-                "(keep_gradients=True)"
+                "the graph does not keep the gradients; build the graph with pin=True or keep_gradients=True"
             )
         size = found.weight.size
         grad = tnn_tensor_grad(layout.session, found.tensor)

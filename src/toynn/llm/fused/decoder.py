@@ -234,7 +234,7 @@ class LlamaDecoder(Initialised):
         n_past, sequence = integer("n_past", n_past, 0), self._sequence(sequence)
         with self._session.exclusive():
             if n_past > (read := self._n_past[sequence]):
-                raise TinyNNValueError(f"n_past must be at most {read}, the number of tokens read, got {n_past}")
+                raise TinyNNValueError(f"n_past must be at most {read} (the number of tokens read), got {n_past}")
             self._n_past[sequence] = n_past
             self._turns += 1
 
