@@ -54,8 +54,8 @@ SOCKETS = {"FI_PROVIDER": "tcp", "MPIR_CVAR_NOLOCAL": "1"}  # let MPICH use no s
 
 @dataclass(frozen=True)
 class Model:
-    """A model, and the windows of its steps. batch: number of windows in a step, which each number of processes
-    divides.
+    """A model, and the windows of its steps. batch: number of windows in a step, a multiple of each number of
+    processes.
     """
 
     name: str

@@ -271,7 +271,7 @@ TNN_API tnn_tensor tnn_rope_ext(tnn_session * s,
     float         beta_fast,    /* YaRN: pairs that rotate more often than this in n_ctx_orig tokens keep their frequency */
     float         beta_slow,    /* YaRN: pairs that rotate less often than this in n_ctx_orig tokens are scaled by freq_scale */
     tnn_tensor    freq_factors, /* optional, [>= n_dims/2]: divisors of the frequencies */
-    int32_t       mode,         /* default 2: rotate pairs n_dims/2 apart (NEOX); 0: rotate pairs of neighbours */
+    int32_t       mode,         /* default 2: 2 (NEOX): rotate pairs of elements n_dims/2 apart; 0: rotate pairs of neighbours */
     int32_t       n_ctx_orig);  /* default 0: context length of the original training, for YaRN */
 /* Return the rows of table [d, rows] at ids i32 [n]: [d, n]. ids must be an input; each compute checks their values. */
 TNN_API tnn_tensor tnn_get_rows(tnn_session * s, tnn_tensor table, tnn_tensor ids);
@@ -430,7 +430,7 @@ TNN_API tnn_tensor tnn_rope_ext_back(tnn_session * s,
     float         beta_fast,    /* YaRN: pairs that rotate more often than this in n_ctx_orig tokens keep their frequency */
     float         beta_slow,    /* YaRN: pairs that rotate less often than this in n_ctx_orig tokens are scaled by freq_scale */
     tnn_tensor    freq_factors, /* optional, [>= n_dims/2]: divisors of the frequencies */
-    int32_t       mode,         /* default 2: rotate pairs n_dims/2 apart (NEOX); 0: rotate pairs of neighbours */
+    int32_t       mode,         /* default 2: 2 (NEOX): rotate pairs of elements n_dims/2 apart; 0: rotate pairs of neighbours */
     int32_t       n_ctx_orig);  /* default 0: context length of the original training, for YaRN */
 /* Return the gradient of table [d, rows]. dy [d, n] is the gradient of tnn_get_rows(table, ids). Only the shape of
  * table is used. */

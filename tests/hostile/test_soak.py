@@ -1,4 +1,4 @@
-"""Memory and losses stay the same over thousands of steps, and tools/soak.py detects if one of them changes."""
+"""Memory and losses stay the same over thousands of steps, and tools/soak.py detects a change of either."""
 
 from __future__ import annotations
 

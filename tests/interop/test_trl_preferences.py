@@ -35,7 +35,7 @@ TRL_NAMES = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with pairs, a model that was trained on their texts, and both models of TRL as Hugging Face folders."""
+    """A folder with preference pairs, and a model that was trained on the texts of the pairs."""
     folder = tmp_path_factory.mktemp("trl")
     records = [
         {"prompt": f"say {i % 9} of it:", "chosen": f" the {'old ' * (i % 4)}cat ran", "rejected": f" no {i % 5}"}

@@ -31,7 +31,7 @@ def realize(
 ) -> None:
     """Realize an engine with random weights.
 
-    untied and qkv_bias default to those of cfg if it is a ModelShape, otherwise to False. n_threads may exceed the
+    If cfg is a ModelShape, untied and qkv_bias have its values by default, otherwise False. n_threads may exceed the
     number of cores.
     """
     options = RecipeOptions(

@@ -18,7 +18,7 @@ F32 = npt.NDArray[np.float32]
 
 
 class Desk:
-    """A session before its graph is built, with two parameters and constants of several shapes."""
+    """A session before its graph is built, with parameters and constants of several shapes."""
 
     def __init__(self) -> None:
         self.s = s = Session(n_threads=2, oversubscribe=True)

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.quick
 
 
 def best_fit(lengths: npt.NDArray[np.int64], size: int) -> list[list[int]]:
-    """Return the lengths in each window, placed one by one by falling length into the fullest window with space."""
+    """Return the lengths in each window. Each length, the longest first, goes into the fullest window with space."""
     # for each window: its free space, the number of its last sample, and the lengths of its samples
     windows: list[tuple[int, int, list[int]]] = []
     for time, length in enumerate(sorted(lengths.tolist(), reverse=True)):

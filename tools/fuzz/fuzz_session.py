@@ -77,7 +77,7 @@ class Round(Arguments):
             self.tensors += [nn.tnn_input_1d_i32(s, 1)]
 
     def map_weights(self, d: int) -> None:
-        """Declare weights that are mapped from files, one of a half dtype, and one of four dimensions."""
+        """Declare weights of several dtypes and shapes. Some of the weights are mapped from files."""
         s, pick = self.session, self.random
         floats, blocks = pick.choice([nn.TNN_F32, nn.TNN_F16, nn.TNN_BF16]), pick.choice([2, 3, 6, 7, 8, 20, 39])
         made = [self.attempt(nn.tnn_input_2d_persistent_typed, s, 3, d, floats)]

@@ -427,9 +427,7 @@ def mapped() -> Program:
 
 
 def two_forward_graphs() -> Program:
-    """Compute a graph, a second graph, and the first again. The second graph shares a node with the first,
-    and writes a weight.
-    """
+    """Compute two graphs in turn, twice each. The second graph shares a node with the first and writes a weight."""
     p = Program()
     factors = p.call("tnn_rope_freq_factors_alloc", 4)
     w, stack = p.call("tnn_input_1d_f32_persistent", 4), p.call("tnn_input_4d_f32_persistent", 2, 1, 2, 4)

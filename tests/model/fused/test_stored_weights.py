@@ -112,7 +112,7 @@ def product(
 def test_products_and_their_gradients_have_the_bits_of_the_values_in_f32(
     kind: GGMLQuantizationType, tmp_path: Path
 ) -> None:
-    """Rows are longer than one part of k, and sizes are not multiples of a tile.
+    """Rows are longer than the part that a kernel multiplies at once, and sizes are not multiples of a tile.
 
     A product with one row packs no weights; a product with many rows packs them.
     """

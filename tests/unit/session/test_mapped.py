@@ -284,7 +284,7 @@ def test_only_a_regular_file_with_content_is_mapped(tmp_path: Path) -> None:
 
 
 class Weights:
-    """A session with a mapped f32 matrix and vector, a quantized matrix, and weights of its own."""
+    """A session with two mapped f32 matrices, a mapped quantized matrix, and tensors that are not mapped."""
 
     def __init__(self, s: Session) -> None:
         self.s = s

@@ -224,7 +224,7 @@ def tnn_rope_ext(
         beta_fast: YaRN: pairs that rotate more often than this in n_ctx_orig tokens keep their frequency.
         beta_slow: YaRN: pairs that rotate less often than this in n_ctx_orig tokens are scaled by freq_scale.
         freq_factors: [>= n_dims/2], or None: divisors of the frequencies.
-        mode: rotate pairs n_dims/2 apart (NEOX); 0: rotate pairs of neighbours.
+        mode: 2 (NEOX): rotate pairs of elements n_dims/2 apart; 0: rotate pairs of neighbours.
         n_ctx_orig: context length of the original training, for YaRN.
     """
     return built(
