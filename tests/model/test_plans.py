@@ -83,6 +83,9 @@ def test_params_and_memory_limit_a_plan(data: Path) -> None:
     of_size = toynn.plan(data, params="300k")
     assert 100_000 < of_size.parameters < 700_000
     assert (of_size.limit, of_size.candidates) == (None, ())
+    assert not any("were requested" in note for note in of_size.notes)
+    tiny = toynn.plan(data, params=10_000)
+    assert tiny.notes[-1].startswith("10000 parameters were requested; the nearest size that a plan considers has ")
     small = toynn.plan(data, time=600, memory="30MB", n_threads=1)
     assert small.memory <= 30_000_000
     with pytest.raises(TinyNNValueError, match="no model that a plan considers fits into 1 MB"):
@@ -101,6 +104,8 @@ def test_params_and_memory_limit_a_plan(data: Path) -> None:
         ({"time": 60, "n_threads": 0}, TinyNNValueError, "n_threads must be an integer from 1"),
         ({"time": 60, "steps": 5}, ConfigurationError, "train.steps cannot be set together with a plan"),
         ({"time": 60, "seconds": 5}, ConfigurationError, "train.seconds cannot be set together with a plan"),
+        ({"time": 60, "rank": 4}, ConfigurationError, "adapter.rank cannot be set together with a plan"),
+        ({"time": 60, "objective": "dpo"}, ConfigurationError, "train.objective cannot be set together with a plan"),
         ({"time": 60, "stepz": 5}, ConfigurationError, "unknown setting 'stepz'"),
         ({"time": 60, "n_heads": 7}, ConfigurationError, "n_heads"),
         ({"time": 60, "config": 5}, TinyNNTypeError, "config must be a path"),
@@ -116,9 +121,9 @@ def test_wrong_arguments_are_refused(
 @pytest.mark.usefixtures("_probed")
 def test_a_time_that_is_too_short_is_refused(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "options_of", lambda *_, **__: [])
-    with pytest.raises(TinyNNValueError, match=r"the time 7\.0 s is too short for a plan: fewer than 125 steps of the"):
+    with pytest.raises(TinyNNValueError, match=r"^the time 7\.0 s or the memory is too small for a plan: the"):
         toynn.plan(data, time=7)
-    with pytest.raises(TinyNNValueError, match="fewer than 125 steps of a model of about 50000 parameters"):
+    with pytest.raises(TinyNNValueError, match=r"a model of about 50000 parameters must fit .* at least 125 steps"):
         toynn.plan(data, time=7, params="50k")
 
 
@@ -182,7 +187,8 @@ def test_the_command_prints_a_plan(data: Path, tmp_path: Path) -> None:
     run = CliRunner().invoke(app, ["plan", str(data), "--time", "20s", *light])
     assert run.exit_code == 0, run.output
     assert all(len(line) <= 80 for line in run.output.splitlines() if not line.startswith("to train it"))
-    assert f"to train it: toynn train {data} --out RUN --time 20s" in run.output
+    shown = " ".join(light)
+    assert f"to train it: toynn train {data} --out RUN --time 20s {shown}" in run.output
     saved = tmp_path / "plan.toml"
     run = CliRunner().invoke(app, ["plan", str(data), "--params", "50k", "--json", "--save", str(saved), *light])
     plan = json.loads(run.output)

@@ -200,3 +200,12 @@ def test_a_text_whose_kind_is_uncertain_has_a_larger_deviation() -> None:
     n, tokens = SIZES[3].layer_parameters, 5_000_000
     deviations = [LAW.predicted(text(1e8, math.exp(at)), n, tokens).deviation for at in (low, (low + high) / 2, high)]
     assert deviations[1] > max(deviations[0], deviations[2])
+
+
+def test_a_width_of_the_user_needs_no_other_key() -> None:
+    for width in (32, 64, 96, 320):
+        model = config_of(SIZES[4], 1000, (f"model.d_model={width}", "model.n_layers=1")).model
+        assert model is not None
+        assert (model.d_model, model.n_layers, model.d_model % model.n_heads) == (width, 1, 0)
+    with pytest.raises(ConfigurationError, match=r"model\.d_model"):
+        config_of(SIZES[4], 1000, ("model.d_model=" + 5000 * "9",))

@@ -65,10 +65,17 @@ def command(
         return
     for line in described(found):
         click.echo(line)
+    words = ["toynn", "train", str(data), "--out", "RUN"]
     if save is not None:
-        click.echo(f"to train it: {shlex.join(['toynn', 'train', str(data), '--out', 'RUN', '--config', str(save)])}")
+        words += ["--config", str(save)]
     elif time is not None and params is None and memory is None:
-        click.echo(f"to train it: {shlex.join(['toynn', 'train', str(data), '--out', 'RUN', '--time', time])}")
+        words += ["--time", time]
+        words += [] if config is None else ["--config", str(config)]
+        words += [word for override in overrides for word in ("--set", override)]
+    else:
+        return
+    words += [] if threads is None else ["--threads", str(threads)]
+    click.echo(f"to train it: {shlex.join(words)}")
 
 
 def plan_as_json(plan: Plan) -> dict[str, object]:

@@ -99,3 +99,8 @@ def time_in_words(seconds: float) -> str:
         return f"{whole // 60} min" + (f" {whole % 60} s" if whole % 60 else "")
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h" + (f" {minutes} min" if minutes else "")
+
+
+def parameters_in_words(parameters: float) -> str:
+    """Return a number of parameters as a short text, like "2.1 M"."""
+    return f"{parameters / 1e6:.3g} M" if parameters >= 1e5 else f"{parameters:.0f}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time as clock
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from toynn.data import DataFolder
 from toynn.errors import ConfigurationError, TinyNNValueError
 from toynn.extras import naming_the_extra
 from toynn.initialised import Initialised
-from toynn.planning.amounts import time_in_words
+from toynn.planning.amounts import parameters_in_words, time_in_words
 from toynn.planning.choice import OVERHEAD, Choice, Option, chosen, options_of, with_steps
 from toynn.planning.law import KNOWN_PASSES, ScalingLaw, Text
 from toynn.planning.recipe import BATCH, CONTEXT, FEWEST_STEPS, SIZES, Size
@@ -28,6 +28,7 @@ _EVALUATIONS = 10  # number of evaluations and of checkpoints in a run
 _SHARE_OF_EVALUATIONS = 0.02  # evaluations take this share of the time of a run
 _FEWEST_EVALUATED, _MOST_EVALUATED = 32, 256  # smallest and largest number of windows of an evaluation
 _CHOSEN_BY_PLAN = ("train.steps", "train.epochs", "train.seconds", "schedule.decay", "schedule.falls")
+_NOT_PLANNED = ("adapter.", "dpo.", "train.objective", "train.only")
 # Settings that do not change what the law predicts.
 _WITHOUT_EFFECT = ("evaluation.", "checkpoint.", "train.seed", "train.recompute", "model.d_model", "model.n_layers")
 
@@ -110,11 +111,15 @@ def make_plan(
     wrong.
     """
     began = clock.perf_counter()
-    for override in overrides:
-        if key_set(override) in _CHOSEN_BY_PLAN:
+    for key in map(key_set, overrides):
+        if key in _CHOSEN_BY_PLAN:
             raise ConfigurationError(
-                f"{key_set(override)} cannot be set together with a plan, because the plan chooses this key; "
-                "leave out the key"
+                f"{key} cannot be set together with a plan, because the plan chooses this key; leave out the key"
+            )
+        if key.startswith(_NOT_PLANNED):
+            raise ConfigurationError(
+                f"{key} cannot be set together with a plan, because a plan trains all weights of a new model on plain "
+                "text; leave out the key, or train without a plan"
             )
     data = DataFolder.open(folder)
     text = _text_of(data, n_threads)
@@ -128,7 +133,14 @@ def make_plan(
         best, choices = chosen(options, left, law, text, _most_measuring(seconds))
     if best is None:
         raise TinyNNValueError(_no_plan(seconds, memory, parameters))
-    return _described(folder, data, seconds, best, choices, law, text, overrides)
+    plan = _described(folder, data, seconds, best, choices, law, text, overrides)
+    if parameters is not None and not parameters / 2 <= plan.parameters <= parameters * 2:
+        note = (
+            f"{parameters_in_words(parameters)} parameters were requested; the nearest size that a plan considers has "
+            f"{parameters_in_words(plan.parameters)}"
+        )
+        plan = replace(plan, notes=(*plan.notes, note))
+    return plan
 
 
 def _text_of(data: DataFolder, n_threads: int | None) -> Text:
@@ -184,8 +196,8 @@ def _no_plan(seconds: float | None, memory: int | None, parameters: int | None) 
         return f"no model that a plan considers fits into {limit}; give more memory or fewer parameters"
     model = "the smallest model" if parameters is None else f"a model of about {parameters} parameters"
     return (
-        f"the time {time_in_words(seconds)} is too short for a plan: fewer than {FEWEST_STEPS} steps of {model} would "
-        "fit; give more time"
+        f"the time {time_in_words(seconds)} or the memory is too small for a plan: {model} must fit into the available "
+        f"memory and take at least {FEWEST_STEPS} steps; give more time, or a smaller train.batch"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -49,7 +50,10 @@ def config_of(size: Size, steps: int, overrides: tuple[str, ...] = ()) -> TrainC
     overrides: settings "section.key=VALUE" of the user. If they change d_model or n_layers, the other sizes of the
     model follow. Raises ConfigurationError, which names the key.
     """
-    config = _config(settings_of(size, steps), overrides)
+    settings = [override.partition("=") for override in overrides]
+    given = {key: int(value) for key, _, value in settings if re.fullmatch(r"\s*[1-9][0-9]{0,8}\s*", value)}
+    wanted = Size(given.get("model.d_model", size.d_model), given.get("model.n_layers", size.n_layers))
+    config = _config(settings_of(wanted, steps), overrides)
     shape = config.model or ModelArgs()
     if (shape.d_model, shape.n_layers) != size:
         config = _config(settings_of(Size(shape.d_model, shape.n_layers), steps), overrides)
