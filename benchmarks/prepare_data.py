@@ -72,7 +72,9 @@ def write_data(folder: Path, samples: int, seed: int = 0) -> None:
 def write_conversations(
     path: Path, seed: int, *, most_samples: int = 1 << 62, most_bytes: int = 1 << 62, sentences_of_answer: int = 12
 ) -> int:
-    """Write conversations of 2, 4 or 6 messages until the file has the number of samples or bytes. Return the samples.
+    """Write conversations of 2, 4 or 6 messages until the file has the number of samples or bytes.
+
+    Return the number of samples.
 
     sentences_of_answer: the largest number of sentences in an answer.
     """

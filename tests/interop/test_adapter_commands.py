@@ -34,7 +34,7 @@ ADAPTER = adapter_of(MODEL.shape, ("q", "k", "down"), use_rslora=True)
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with a base (base.gguf, base-hf), an adapter (a.gguf, a-peft), and its training run (run)."""
+    """Return a folder with a base (base.gguf, base-hf), an adapter (a.gguf, a-peft), and its import as a run (run)."""
     folder = tmp_path_factory.mktemp("adapter")
     export_gguf(MODEL, folder / "base.gguf")
     export_hf(MODEL, folder / "base-hf")

@@ -129,7 +129,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 def make(name: str, seed: int = 0, tokens: bytes | None = b"", **changes: Any) -> TrainedModel:
-    """Return a model of this shape with random weights. tokens: a tokenizer.json; b"" selects the default one."""
+    """Return a model of the named shape with random weights. tokens: a tokenizer.json; b"" selects the default."""
     options = {**SHAPES[name], **changes}
     shape = dataclasses.replace(ModelShape.of(BASE), **{"head_dim": 0, **options})
     rng = np.random.default_rng(seed)

@@ -386,7 +386,7 @@ def _method_of_new(maker: Callable[[], Any], method: str) -> Any:
 
 
 def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    """Return the parameters of a callable, without self and without *args."""
+    """Return the parameters of a callable, without self, *args and **kwargs."""
     given = inspect.signature(function).parameters.values()
     return [one for one in given if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
 

@@ -69,7 +69,7 @@ HOSTILE_JSON: list[Any] = [
 
 @functools.cache
 def good_ggufs() -> list[bytes]:
-    """Return undamaged files with each type of tensor, with and without a tokenizer, and files of the reference."""
+    """Return undamaged files with several types of tensors, with and without tokenizers, and files of the reference."""
     found = [tiny().build(), of_toy(by_head=True).build()]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "m.gguf"

@@ -34,7 +34,7 @@ NO_CLANG = (
 
 
 def clang(named: str | None) -> str | None:
-    """Return a clang that can link libFuzzer: the named clang, or the newest on PATH. Return None if none is found."""
+    """Return a clang that can link libFuzzer, the named one or the first on PATH. Return None if there is none."""
     names = [named] if named else ["clang", *(f"clang-{version}" for version in range(25, 13, -1))]
     for path in filter(None, map(shutil.which, names)):
         probe = "int LLVMFuzzerTestOneInput(const unsigned char * d, unsigned long n) { return d == 0 && n == 1; }"
