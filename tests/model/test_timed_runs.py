@@ -61,10 +61,11 @@ class Clock:
         monkeypatch.setattr(TrainingSteps, "take", taken)
 
 
-def timed(seconds: float = 3.0) -> TrainConfig:
+def timed(seconds: float = 3.0, steps: int = 50) -> TrainConfig:
+    """Return the configuration of a run that ends after a time. steps: an estimate of the number of steps."""
     return replace(
         config(),
-        train=StepArgs(steps=50, batch=2, seconds=seconds),
+        train=StepArgs(steps=steps, batch=2, seconds=seconds),
         schedule=ScheduleArgs("wsd", warmup=2, min_ratio=0.0),
         evaluation=EvaluationArgs(every=5),
         checkpoint=CheckpointArgs(every=10),
@@ -126,9 +127,10 @@ def test_views_show_the_last_step_that_was_decided(
     assert "step 24: the speed has changed, the last step is 30" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("stop", [7, 28])  # the run stops before the fall, or during the fall
+# The run stops before the fall, during the fall, or after more steps than estimated.
+@pytest.mark.parametrize(("stop", "steps"), [(7, 50), (28, 50), (15, 10)])
 def test_a_resumed_run_continues_with_the_rest_of_its_time(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int, steps: int
 ) -> None:
     run = tmp_path / "run"
     Clock(monkeypatch, lambda _: 0.1)
@@ -137,7 +139,7 @@ def test_a_resumed_run_continues_with_the_rest_of_its_time(
         if isinstance(event, Stepped) and event.step == stop:
             raise StopTraining
 
-    toynn.train(TrainArgs(data, run, timed()), [stops])
+    toynn.train(TrainArgs(data, run, timed(steps=steps)), [stops])
     log = run / LOG
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     for line in lines:  # replaces the real seconds of the steps in the log by the simulated seconds

@@ -255,7 +255,7 @@ def _resumed(args: TrainArgs, held: Checkpoint, data: DataFolder) -> Start:
     t_seq = own.train.t_seq or held.contents.shape.ctx
     epoch = _windows_per_epoch(own, data, t_seq)
     config = _resumed_config(args, own, held, epoch)
-    if config.train.steps < held.step:
+    if config.last_step < held.step:
         epochs = None if args.config is None else args.config.train.epochs
         wrong = f"train.steps = {config.train.steps} is too small"
         if epochs is not None:
@@ -339,7 +339,7 @@ def _resumed_config(args: TrainArgs, own: TrainConfig, held: Checkpoint, epoch: 
             f"to change it on purpose, use {request}"
             if key in CHANGEABLE
             else "a resumed run can change only train.steps, train.epochs, train.seconds, train.recompute, "
-            "evaluation.*, checkpoint.*, schedule.* without double_batch, and optimizer.* without kind and ema; leave "
+            "evaluation.*, checkpoint.*, schedule.* without double_batch, and optimizer.* without kind, moments and ema; leave "
             "out this key, or start a new run"
         )
         raise ConfigurationError(f"{key} is {now!r}, but the run has {was!r}; {remedy}")
@@ -352,7 +352,7 @@ def changes_of_course(own: TrainConfig, config: TrainConfig, step: int) -> tuple
     notes = [f"{key} changes from {was!r} to {now!r} after step {step}" for key, (was, now) in changed.items()]
     if changed:
         notes[-1] += ", so the result will differ from the result of a run without interruption"
-    if not 0 < step < config.train.steps:
+    if not 0 < step < config.last_step:
         return tuple(notes)
     before, expected = (Optimizer(own).learning_rate(at) for at in (step, step + 1))
     after = Optimizer(config).learning_rate(step + 1)
