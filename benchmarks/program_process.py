@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class ProgramError(Exception):
-    """A benchmarked program failed. It wrote the reason to standard error."""
+    """A benchmark cannot be completed, for example because a program failed or computed other losses than toynn."""
 
 
 class ProgramProcess:

@@ -79,8 +79,8 @@ class Result:
     """A run that has ended.
 
     layer_parameters: weights in the matrices of the layers. tokens: number of tokens that the run has read.
-    train_tokens, train_bytes: size of the training split. loss: validation loss in nats per token. loss_per_byte: in
-    nats per byte of the text. training_loss: mean loss of the last step.
+    train_tokens, train_bytes: size of the training split. loss: validation loss in nats per token. loss_per_byte: the
+    same loss in nats per byte of the text. training_loss: mean loss of the last step.
     """
 
     text: str

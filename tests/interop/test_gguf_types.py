@@ -94,7 +94,7 @@ def test_every_block_is_read_bit_for_bit_also_those_with_nan_scales(kind: GGMLQu
 
 
 def test_some_types_have_blocks_whose_values_are_not_finite() -> None:
-    """The test above needs such blocks, because it compares values that are not finite."""
+    """Another test in this file needs such blocks, because it compares values that are not finite."""
     kinds = [kind for kind in TYPES if not np.isfinite(values_of(kind, random_bytes(kind, 200, seed=int(kind)))).all()]
     assert {kind.name for kind in kinds} >= {"F16", "BF16", "Q4_0", "Q4_1", "Q8_0", "Q4_K", "Q6_K", "IQ2_XXS", "TQ1_0"}
 

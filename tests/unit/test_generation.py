@@ -221,7 +221,7 @@ def test_greedy_sampling_takes_the_first_of_equal_logits() -> None:
 
 
 def test_samples_follow_the_probabilities_and_depend_on_the_seed() -> None:
-    """The frequencies of 20,000 samples must be within five standard deviations of the probabilities."""
+    """The frequencies of 2,000 samples must be within five standard deviations of the probabilities."""
     variant = CACHED["tied"]
     with decoder(variant) as d:
         logits = d.feed([1, 2, 3]).astype(np.float64)

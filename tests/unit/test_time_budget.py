@@ -35,7 +35,7 @@ class SimulatedRun:
         self.budget = TimeBudget(config, used, step, lambda: self.now)
 
     def run(self, evaluation: float = 0.0, most: int = 10**6) -> None:
-        """Take steps until the run ends. If an evaluation takes time, evaluate every 50 steps and at the end."""
+        """Take steps until the run ends. If `evaluation` (seconds) is not 0, evaluate as configured and at the end."""
         for _ in range(most):
             if self.step == self.config.last_step:
                 break

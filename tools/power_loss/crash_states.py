@@ -35,7 +35,8 @@ class Limits:
 
     Attributes:
         exhaustive: if a moment has at most this number of choices, all of them are built.
-        random: if a moment has more choices, the number of random choices of names, for each file, and of combinations.
+        random: for a moment with more choices: the number of random choices of names, the number of random choices for
+            each file, and the number of random combinations.
         every: build states only before every Nth sync that makes a change durable, and at the end.
     """
 
@@ -63,7 +64,7 @@ class Counts:
     """The numbers of moments and states of a workload.
 
     Attributes:
-        moments: moments at which states were built.
+        moments: number of moments at which states were built.
         exhaustive: number of moments at which all states were built.
         built: number of states that were built.
         distinct: number of different trees among these states.
