@@ -339,8 +339,8 @@ def _resumed_config(args: TrainArgs, own: TrainConfig, held: Checkpoint, epoch: 
             f"to change it on purpose, use {request}"
             if key in CHANGEABLE
             else "a resumed run can change only train.steps, train.epochs, train.seconds, train.recompute, "
-            "evaluation.*, checkpoint.*, schedule.* without double_batch, and optimizer.* without kind, moments and ema; leave "
-            "out this key, or start a new run"
+            "evaluation.*, checkpoint.*, schedule.* without double_batch, and optimizer.* without kind, moments and "
+            "ema; leave out this key, or start a new run"
         )
         raise ConfigurationError(f"{key} is {now!r}, but the run has {was!r}; {remedy}")
     return config
