@@ -65,7 +65,7 @@ def alone_and_in_the_batch(cfg: SmolLM2Config, t: int, layout: str) -> list[tupl
 def test_fused_logits_have_the_same_bits_alone_and_anywhere_in_a_batch(cfg: SmolLM2Config, t: int) -> None:
     """The lengths are below and above the size of vectors, tiles and blocks of queries.
 
-    Two threads are compared with one.
+    The batch is computed with two threads, and each sequence alone with one thread.
     """
     for alone, together in alone_and_in_the_batch(cfg, t, "fused"):
         assert alone.tobytes() == together.tobytes()

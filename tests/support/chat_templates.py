@@ -1,4 +1,4 @@
-"""Chat templates with the constructs of the templates of real models, and conversations for them."""
+"""Chat templates that use the same constructs as templates of real models, and conversations to render."""
 
 from __future__ import annotations
 

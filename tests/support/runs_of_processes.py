@@ -23,7 +23,7 @@ NOT_COMPARED = {
 
 
 def files_of(run: Path) -> dict[str, bytes]:
-    """Return the files of all checkpoints, the files that name the latest and best one, and the configuration."""
+    """Return the files of all checkpoints, the names of the latest and best checkpoint, and the configuration."""
     found = {str(path.relative_to(run)): path.read_bytes() for path in (run / "checkpoints").rglob("*.*")}
     return {**found, **{name: (run / name).read_bytes() for name in ("latest", "best", "run.toml")}}
 

@@ -1,4 +1,4 @@
-"""The second forward graph, and nodes that are added to the first one."""
+"""The second forward graph, and nodes that are added to the first graph."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the answers are about: animals, colours, opposites, days, numbers and things. All facts are common knowledge."""
+"""The facts for the answers: about animals, colours, opposites, days, numbers and things. All are common knowledge."""
 
 from __future__ import annotations
 
