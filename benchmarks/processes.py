@@ -214,7 +214,12 @@ def main() -> None:
         "--rounds", type=int, default=3, help="Number of runs of each kind; the kinds take turns (default: 3)."
     )
     parser.add_argument("--table", action="store_true", help="Only print the predictions, without a measurement.")
-    parser.add_argument("--overlap", type=float, metavar="GBIT", help="Compare overlap in a network of this speed.")
+    parser.add_argument(
+        "--overlap",
+        type=float,
+        metavar="GBIT",
+        help="Compare steps with and without overlap of computation and exchange, in a network of GBIT Gbit/s.",
+    )
     options = parser.parse_args()
     if options.table:
         print("\n".join(predictions()))

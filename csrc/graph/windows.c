@@ -231,7 +231,8 @@ int tnn_download_window_sum(tnn_session * s, int64_t first, int32_t level, int64
     const int64_t begin = s->first_window, end = begun ? s->windows.at + s->windows.n : s->next_window;
     const int64_t size = level >= 0 && level < TNN_LEVELS ? INT64_C(1) << level : 0;
     if (size == 0 || first < begin || first > end - size || first % size != 0) {
-        return tnn__fail(s, TNN_E_VALUE, "first = %lld and level = %d must be a node of the tree over the windows %lld to %lld",
+        return tnn__fail(s, TNN_E_VALUE, "first = %lld and level = %d must name a node of the tree over the windows %lld to %lld: 2^level "
+                                         "windows, of which the first is a multiple of 2^level",
                          (long long) first, (int) level, (long long) begin, (long long) end - 1);
     }
     const bool right  = (first >> level & 1) != 0;

@@ -106,7 +106,7 @@ tnn_tensor tnn_top_k(tnn_session * s, tnn_tensor a, int32_t k) {
         return 0;
     }
     if (k < 1 || k > x->ne[0]) {
-        tnn__fail(s, TNN_E_VALUE, "k = %d must be between 1 and %lld, the length of a row of the tensor a", (int) k, (long long) x->ne[0]);
+        tnn__fail(s, TNN_E_VALUE, "k = %d must be between 1 and %lld (the length of a row of the tensor a)", (int) k, (long long) x->ne[0]);
         return 0;
     }
     return sorted(s, &top_k, x, k, true);

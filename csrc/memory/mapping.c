@@ -78,11 +78,11 @@ int tnn_session_attach_weight_mmap(tnn_session * s, const void * address, int64_
                                          "called");
     }
     if (address == NULL || (uintptr_t) address % (uintptr_t) sysconf(_SC_PAGESIZE) != 0) {
-        return tnn__fail(s, TNN_E_VALUE, "address = %p must be the start of a page, a multiple of %ld", address,
+        return tnn__fail(s, TNN_E_VALUE, "address = %p must be the start of a page (a multiple of %ld)", address,
                          sysconf(_SC_PAGESIZE));
     }
     if (size < 1 || (uintptr_t) size > UINTPTR_MAX / 2 - (uintptr_t) address) {
-        return tnn__fail(s, TNN_E_VALUE, "size = %lld must be the size of the mapping in bytes, at least 1",
+        return tnn__fail(s, TNN_E_VALUE, "size = %lld must be the size of the mapping in bytes, at least 1 and within the address space",
                          (long long) size);
     }
     if (attach_again(s, address, size)) {
@@ -136,7 +136,7 @@ char * tnn__mapped_bytes(tnn_session * s, enum ggml_type type, int64_t offset, s
         return NULL;
     }
     if (offset < 0 || offset % alignment(type) != 0) {
-        tnn__fail(s, TNN_E_VALUE, "offset = %lld must be a multiple of %lld, at least 0",
+        tnn__fail(s, TNN_E_VALUE, "offset = %lld must be a multiple of %lld and at least 0",
                   (long long) offset, (long long) alignment(type));
         return NULL;
     }

@@ -43,7 +43,7 @@ static tnn_tensor rope(tnn_session * s, const char * call, rope_op op, const cha
         return 0;
     }
     if (n_dims < 2 || n_dims % 2 != 0 || n_dims > t->ne[0]) {
-        tnn__fail(s, TNN_E_VALUE, "n_dims = %d must be even, at least 2 and at most the ne0 of %s, %lld", (int) n_dims, arg,
+        tnn__fail(s, TNN_E_VALUE, "n_dims = %d must be even, at least 2 and at most the ne0 of %s (%lld)", (int) n_dims, arg,
                   (long long) t->ne[0]);
         return 0;
     }

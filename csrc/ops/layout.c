@@ -66,12 +66,12 @@ tnn_tensor tnn_set_2d(tnn_session * s, tnn_tensor a, tnn_tensor b, int64_t nb1, 
         return 0;
     }
     if (nb1 < row || nb1 % size != 0 || nb1 > all) {
-        tnn__fail(s, TNN_E_VALUE, "nb1 = %lld must be a multiple of 4, at least the size of a row of b, %lld, and at most the size of the tensor a, %lld",
+        tnn__fail(s, TNN_E_VALUE, "nb1 = %lld must be a multiple of 4, at least %lld (the size of a row of b) and at most %lld (the size of the tensor a)",
                   (long long) nb1, (long long) row, (long long) all);
         return 0;
     }
     if (offset < 0 || offset % size != 0 || offset >= all || offset >= MAX_SET_OFFSET) {
-        tnn__fail(s, TNN_E_VALUE, "offset = %lld must be a multiple of 4, at least 0, below the size of the tensor a, %lld, and below 2^30",
+        tnn__fail(s, TNN_E_VALUE, "offset = %lld must be a multiple of 4, at least 0, below %lld (the size of the tensor a) and below 2^30",
                   (long long) offset, (long long) all);
         return 0;
     }

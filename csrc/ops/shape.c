@@ -114,7 +114,7 @@ static bool want_same_elements(tnn_session * s, const struct ggml_tensor * t, co
         n *= ne[i];
     }
     if (n != ggml_nelements(t)) {
-        tnn__fail(s, TNN_E_VALUE, "the new shape has %lld elements, but the tensor a, of shape %s, has %lld; both must be equal",
+        tnn__fail(s, TNN_E_VALUE, "the new shape has %lld elements, but the tensor a, of shape %s, has %lld; both numbers must be equal",
                   (long long) n, tnn__shape(t), (long long) ggml_nelements(t));
         return false;
     }
@@ -175,8 +175,8 @@ static struct ggml_tensor * view_operand(tnn_session * s, const char * call, tnn
         return NULL;
     }
     if (nb1 < ne0 * size || nb1 % size != 0 || nb1 > all) {
-        tnn__fail(s, TNN_E_VALUE, "nb1 = %lld must be a multiple of %lld, at least ne0 * %lld = %lld, and at most the "
-                                  "size of the tensor a, %lld", (long long) nb1,
+        tnn__fail(s, TNN_E_VALUE, "nb1 = %lld must be a multiple of %lld, at least ne0 * %lld = %lld, and at most %lld "
+                                  "(the size of the tensor a)", (long long) nb1,
                   (long long) size, (long long) size, (long long) (ne0 * size), (long long) all);
         return NULL;
     }

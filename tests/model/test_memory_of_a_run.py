@@ -150,7 +150,7 @@ def test_a_file_that_becomes_shorter_and_other_types_are_refused(tmp_path: Path)
 def test_a_description_without_weights_is_not_saved_as_a_checkpoint(tmp_path: Path) -> None:
     model = random_model()
     with RunFolder(tmp_path / "run") as run:
-        with pytest.raises(TinyNNValueError, match="model must have weights or an adapter"):
+        with pytest.raises(TinyNNValueError, match="model must contain weights or an adapter"):
             run.save(0, without_weights(model), None)
         path = run.save(0, without_weights(model), None, weights=model.weights)
     assert folder.read_folder(path).model.shape == SHAPE

@@ -218,8 +218,8 @@ def test_an_engine_without_an_optimizer_computes_gradients_only() -> None:
         assert values.any()
         assert e.window_sum(0, 0, place, values.size).tobytes() == values.tobytes()
         for first, level, at, n, wrong in [
-            (0, 1, 0, 1, "must be a node of the tree over the windows 0 to 0"),
-            (0, 99, 0, 1, "must be a node"),
+            (0, 1, 0, 1, "must name a node of the tree over the windows 0 to 0"),
+            (0, 99, 0, 1, "must name a node"),
             (0, 0, 10**9, 1, "must lie within the"),
             (0, 0, -1, 1, "must lie within the"),
         ]:

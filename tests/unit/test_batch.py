@@ -110,7 +110,7 @@ def test_a_batch_with_a_fixed_target() -> None:
 @pytest.mark.parametrize(
     ("seq_ids", "m_hp", "error", "says"),
     [
-        ([1, 2], None, ValueError, "seq_ids must be flat with context * batch = 3 ids, got shape (2,)"),
+        ([1, 2], None, ValueError, "seq_ids must be a flat sequence of context * batch = 3 ids, got shape (2,)"),
         ([5, 1, 2], None, ValueError, "seq_ids[0] must be an id of the vocabulary, from 0 to 4, got 5"),
         ([1, -1, 2], None, ValueError, "seq_ids[1] must be an id of the vocabulary, from 0 to 4, got -1"),
         ([1.0, 2.0, 3.0], None, TypeError, "seq_ids must hold integers"),

@@ -108,11 +108,15 @@ def test_the_error_gives_position_id_and_range() -> None:
 @pytest.mark.parametrize(
     ("args", "error", "says"),
     [
-        (([1, 2, 3], 5, 4, 1), ValueError, "seq_ids must be flat with context * batch = 4 ids, got shape (3,)"),
+        (
+            ([1, 2, 3], 5, 4, 1),
+            ValueError,
+            "seq_ids must be a flat sequence of context * batch = 4 ids, got shape (3,)",
+        ),
         (
             ([[1, 2], [3, 4]], 5, 2, 2),
             ValueError,
-            "seq_ids must be flat with context * batch = 4 ids, got shape (2, 2)",
+            "seq_ids must be a flat sequence of context * batch = 4 ids, got shape (2, 2)",
         ),
         (([], 5, 4, 1), ValueError, "got shape (0,)"),
         (([1.0, 2.0], 5, 2, 1), TypeError, "seq_ids must hold integers, got dtype float64"),

@@ -87,7 +87,7 @@ def decoder_of(
     if isinstance(contents, TrainedModel):
         return LlamaDecoder(contents.shape, contents.weights, n_ctx=n_ctx, cache=cache, n_threads=n_threads)
     if base is None:
-        raise TinyNNValueError(f"base must be the open base of {source.path}, got None")
+        raise TinyNNValueError(f"base must be the opened base of the adapter {source.path}, got None")
     return LlamaDecoder.on_base(base.weights, contents.adapter, n_ctx=n_ctx, cache=cache, n_threads=n_threads)
 
 

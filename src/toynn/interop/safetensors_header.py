@@ -95,7 +95,7 @@ def _stored(path: Path, name: str, entry: Any, start: int, size: int) -> StoredT
     known = _ITEM_SIZES.get(dtype)
     if not 0 <= first <= end <= size - start or (known is not None and math.prod(shape) * known != nbytes):
         raise FileFormatError(
-            f"the tensor {name!r:.80} has type {dtype}, shape {shape} and the bytes {first} to {end} of "
-            f"{size - start}; the bytes must lie in the file, and their number must fit the type and shape"
+            f"the tensor {name!r:.80} has data_offsets {first} and {end}, but these must lie within the {size - start} "
+            f"bytes of data, and {nbytes} bytes must be the size of type {dtype} and shape {shape}"
         )
     return StoredTensor(path, dtype, shape, start + first, nbytes)

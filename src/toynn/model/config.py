@@ -103,7 +103,7 @@ class RopeScaling(Initialised):
             self._check_yarn()
         elif self.ext_factor != 0:
             raise TinyNNValueError(
-                f"RopeScaling.ext_factor must be 0 with kind {self.kind!r}: only 'yarn' mixes angles, got "
+                f"RopeScaling.ext_factor must be 0 with kind {self.kind!r}, because only 'yarn' uses it, got "
                 f"{self.ext_factor!r}"
             )
         if self.kind in ("linear", "yarn"):

@@ -157,7 +157,7 @@ def flat_ids(name: str, value: npt.ArrayLike, n: int, n_is: str) -> npt.NDArray[
     """Return n ids in an array of shape (n,). `n_is` describes n in the message, for example "context * batch"."""
     ids = array_of(name, value, n)
     if ids.ndim != 1 or ids.size != n:
-        raise TinyNNValueError(f"{name} must be flat with {n_is} = {n} ids, got shape {ids.shape}")
+        raise TinyNNValueError(f"{name} must be a flat sequence of {n_is} = {n} ids, got shape {ids.shape}")
     ids = integer_array(name, ids, n)
     if ids.dtype.kind == "u" and int(ids.max()) > INT31_MAX:
         raise TinyNNValueError(f"{name} must hold ids below 2^31, got {int(ids.max())}")

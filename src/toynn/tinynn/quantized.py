@@ -41,8 +41,8 @@ def tnn_dequantize(dtype: int, data: npt.NDArray[np.uint8], shape: tuple[int, ..
     block, n = tnn_type_block_size(kind), math.prod(sizes)
     if min(sizes, default=0) < 1 or sizes[-1] % block or data.size != n // block * tnn_type_block_nbytes(kind):
         raise TinyNNValueError(
-            f"data has {data.size} bytes, which do not fit shape {sizes} of {name}: rows must consist of blocks of "
-            f"{block} numbers in {tnn_type_block_nbytes(kind)} bytes"
+            f"data has {data.size} bytes, which do not fit type {name} and shape {sizes}: each row must consist of "
+            f"blocks, each of {block} numbers in {tnn_type_block_nbytes(kind)} bytes"
         )
     if data.ctypes.data % 4 != 0:
         # A block has fields of up to 4 bytes, which C may read only at an aligned address.

@@ -106,7 +106,7 @@ def write_folder(
     elif adapter is not None:
         contents[ADAPTER] = adapter.tensors
     else:
-        raise TinyNNValueError("model must have weights or an adapter, got the description of a base")
+        raise TinyNNValueError("model must contain weights or an adapter, but it contains neither")
     if training is not None and training.moments:
         contents[MOMENTS] = training.moments
     hashes = _written(folder, contents)
