@@ -118,6 +118,7 @@ def test_the_result_does_not_depend_on_the_number_of_threads_and_nothing_is_writ
         ({"steps": 1.5}, TinyNNTypeError, "steps must be an integer"),
         ({"lr": 0}, ConfigurationError, "optimizer.lr must be above 0, got 0; leave out optimizer.lr"),
         ({"lowest": 1e3, "highest": 1e4, "steps": 10}, TinyNNValueError, "did not fall at any learning rate"),
+        ({"init_scale": 1e30}, TinyNNValueError, "gradient of the initial weights is NaN or infinite"),
         ({"d_modle": 3}, ConfigurationError, "unknown setting 'd_modle'"),
         ({"config": 3}, TinyNNTypeError, "config must be"),
     ],
@@ -155,6 +156,8 @@ def test_the_command_names_its_options_in_errors(data: Path) -> None:
     done = command("lr-find", str(data), "--lowest", "1", "--highest", "0.5", *SETTINGS)
     assert done.returncode == 2
     assert done.stderr == "toynn: --lowest must be below --highest = 0.5, got 1\n"
+    done = command("lr-find", str(data), "--highest", "inf", *SETTINGS)
+    assert done.stderr.startswith("toynn: --highest must be")
 
 
 # ---- the advice of real runs ----

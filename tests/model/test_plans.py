@@ -109,6 +109,8 @@ def test_params_and_memory_limit_a_plan(data: Path) -> None:
         ({"time": 60, "stepz": 5}, ConfigurationError, "unknown setting 'stepz'"),
         ({"time": 60, "n_heads": 7}, ConfigurationError, "n_heads"),
         ({"time": 60, "config": 5}, TinyNNTypeError, "config must be a path"),
+        ({"time": 60, "batch": 100_000}, ConfigurationError, "train.batch = 100000 is too large"),
+        ({"time": 60, "lr": 1e30, **LIGHT}, ConfigurationError, "is NaN or infinite in step .*now 1e.30"),
     ],
 )
 def test_wrong_arguments_are_refused(

@@ -176,6 +176,10 @@ def test_options_end_where_the_memory_ends_and_keep_the_settings(tmp_path: Path)
     assert len({one.config.model for one in found}) == len(found) > 1  # each number of layers occurs once
     with pytest.raises(ConfigurationError, match="n_heads = 7"):
         list(options_of(data, ("model.n_heads=7",), 3, measure=measure, memory=10**9))
+    found = list(options_of(data, ("schedule.warmup=300",), 3, measure=measure, memory=10**9))
+    assert [one.config.schedule.warmup for one in found] == [300] * 4  # more steps than those of the shortest plan
+    with pytest.raises(TinyNNMemoryError, match="too large"):
+        list(options_of(data, ("model.d_model=192",), 3, measure=measure, memory=10**9))
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -203,7 +207,7 @@ def test_a_text_whose_kind_is_uncertain_has_a_larger_deviation() -> None:
 
 
 def test_a_width_of_the_user_needs_no_other_key() -> None:
-    for width in (32, 64, 96, 320):
+    for width in (32, 48, 64, 96, 100, 320):
         model = config_of(SIZES[4], 1000, (f"model.d_model={width}", "model.n_layers=1")).model
         assert model is not None
         assert (model.d_model, model.n_layers, model.d_model % model.n_heads) == (width, 1, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import struct
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from small_runs import config, losses
 from toynn import FileFormatError, TinyNNValueError, TrainArgs, train
 from toynn.training import EvaluationArgs, Event, Stepped, StopTraining
 from toynn.training.report import write_report
-from toynn.training.run_log import read_log
+from toynn.training.run_log import RunLog, read_log
 from toynn.training.tensorboard import TensorBoardView
 
 
@@ -164,6 +165,17 @@ def test_a_log_without_line_ends_is_refused_before_it_fills_the_memory(tmp_path:
             FileFormatError, match=r"log\.jsonl is damaged: line 6 is longer than 1048576 bytes, the limit"
         ):
             read(tmp_path)
+
+
+def test_an_error_of_a_full_disk_names_the_log(tmp_path: Path) -> None:
+    log, limits = tmp_path / "log.jsonl", resource.getrlimit(resource.RLIMIT_FSIZE)
+    log.write_bytes(b"{" + 98 * b" " + b"}")  # the line has no end, so opening the log writes a line end
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"log\.jsonl"), RunLog(log):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_a_report_is_one_page_with_plots_and_figures(data: Path, tmp_path: Path) -> None:

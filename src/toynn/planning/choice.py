@@ -20,6 +20,7 @@ with naming_the_extra():
     from toynn.training.model_config import ModelArgs
 
 OVERHEAD = 1.03  # duration of a run with evaluations and checkpoints, divided by the duration of its steps
+_STEPS = 1_000_000  # number of steps in the configuration of a measurement, which any usual warm-up fits
 _MARGIN = 0.9  # share of the available memory that a plan uses
 
 
@@ -75,13 +76,14 @@ def options_of(
     overrides: settings of the user. memory: limit in bytes; None: most of the available memory. The iteration ends at
     the first model that needs more memory.
 
-    Raises ConfigurationError if a setting is wrong for every size.
+    Raises ConfigurationError if a setting is wrong for every size, and the errors of `measure` for the smallest model.
     """
     seen: list[TrainConfig] = []
+    measured_any = False
     error: ConfigurationError | None = None
     for size in sizes:
         try:
-            config = config_of(size, 2 * FEWEST_STEPS, overrides)
+            config = config_of(size, _STEPS, overrides)
         except ConfigurationError as found:
             error = found
             continue
@@ -90,8 +92,11 @@ def options_of(
         seen.append(config)
         try:
             speed = measure(data, config, n_threads)
-        except TinyNNMemoryError:
-            return
+        except (TinyNNMemoryError, ConfigurationError):
+            if measured_any:
+                return
+            raise
+        measured_any = True
         if speed.nbytes > (_MARGIN * (tnn_available_memory() + speed.nbytes) if memory is None else memory):
             return
         shape = (config.model or ModelArgs()).shape(data.meta.vocab_size)

@@ -30,8 +30,14 @@ class Size(NamedTuple):
 
     @property
     def d_ff(self) -> int:
-        """The width inside the feed-forward part: 8/3 of d_model, rounded to a multiple of 32."""
-        return _D_FF_STEP * round(8 * self.d_model / 3 / _D_FF_STEP)
+        """The width inside the feed-forward part: 8/3 of d_model, rounded to a multiple of 32, at least 32."""
+        return _D_FF_STEP * max(1, round(8 * self.d_model / 3 / _D_FF_STEP))
+
+    @property
+    def n_heads(self) -> int:
+        """The number of heads: as many as possible with heads of even size that are not smaller than usual."""
+        usual = _WIDE_HEAD if self.d_model >= _WIDE else _HEAD
+        return next((n for n in range(self.d_model // usual, 1, -1) if self.d_model % (2 * n) == 0), 1)
 
     @property
     def layer_parameters(self) -> int:
@@ -68,12 +74,11 @@ def settings_of(size: Size, steps: int) -> dict[str, Any]:
 
     The result contains no settings of evaluations and checkpoints, because these do not change the trained weights.
     """
-    heads = size.d_model // (_WIDE_HEAD if size.d_model >= _WIDE else _HEAD)
     return {
         "model.d_model": size.d_model,
         "model.n_layers": size.n_layers,
-        "model.n_heads": heads,
-        "model.n_kv": heads,
+        "model.n_heads": size.n_heads,
+        "model.n_kv": size.n_heads,
         "model.d_ff": size.d_ff,
         "model.ctx": CONTEXT,
         "model.init_scale": 0.12,

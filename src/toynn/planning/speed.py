@@ -8,10 +8,11 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from toynn.data import DataFolder
-from toynn.errors import TinyNNValueError
+from toynn.errors import ConfigurationError, TinyNNMemoryError, TinyNNValueError
 from toynn.extras import naming_the_extra
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.planning.recipe import EVALUATED, PROBE, PROBE_STEPS, Size, settings_of
@@ -22,10 +23,12 @@ with naming_the_extra():
 
     from toynn.training.config import TrainConfig
     from toynn.training.data_config import windows_of
+    from toynn.training.divergence import DivergedError
+    from toynn.training.memory_need import naming_the_batch
     from toynn.training.model_config import ModelArgs
     from toynn.training.packed_validation import validation_of
     from toynn.training.start import Start
-    from toynn.training.start_model import realize
+    from toynn.training.start_model import declare_model, realize
     from toynn.training.step import TrainingSteps
     from toynn.training.toml_config import from_toml
 
@@ -78,21 +81,34 @@ def _training(
     start = Start(config, shape, 0, None, None)
     windows = windows_of(data.train, start.t_seq, config.train.seed, config.data, config.windows_of_step)
     with LlamaSeqEngine() as engine:
-        realize(engine, start, n_threads, config.train.batch)
         steps = TrainingSteps(engine, windows, config, lambda: False)
-        steps.build_graph()
+        naming = partial(naming_the_batch, engine, partial(declare_model, start, 1), windows.longest, config)
+        with naming((TinyNNMemoryError, ConfigurationError)):
+            realize(engine, start, n_threads, config.train.batch)
+        with naming():
+            steps.build_graph()
         yield engine, steps, start
 
 
 def measured(data: DataFolder, config: TrainConfig, n_threads: int | None) -> Speed:
-    """Return the cost of training with a configuration. Raises TinyNNMemoryError if a step does not fit into memory."""
+    """Return the cost of training with a configuration.
+
+    Raises TinyNNMemoryError if a step does not fit into memory, and ConfigurationError if a batch exceeds a limit of
+    ggml, or if a loss or gradient is NaN or infinite.
+    """
     with _training(data, config, n_threads) as (engine, steps, _):
         nbytes = tnn_session_weights_nbytes(engine.sess) + tnn_session_compute_nbytes(engine.sess)
         parameters = sum(math.prod(tensor.ne) for tensor in engine.params().values())
         times = []
         for step in range(1, 2 + _TIMED):
             began = time.perf_counter()
-            steps.take(step)
+            try:
+                steps.take(step)
+            except DivergedError:
+                raise ConfigurationError(
+                    f"a plan with these settings is not possible, because the loss or a gradient is NaN or infinite in "
+                    f"step {step}; use a lower optimizer.lr (now {config.lr:g})"
+                ) from None
             times.append(time.perf_counter() - began)
     return Speed(sorted(times[1:])[_TIMED // 2], nbytes, parameters)
 

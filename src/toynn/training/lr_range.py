@@ -80,7 +80,8 @@ def range_test(args: TrainArgs, lowest: float = LOWEST, highest: float = HIGHEST
     Raises TinyNNValueError if the range is empty or the loss did not fall; ConfigurationError for preference pairs and
     for optimizer.lr = 0; the errors of `toynn.training.train`.
     """
-    lowest, highest = positive("lowest", lowest), positive("highest", highest)
+    lowest = positive(spelled("lowest", "--lowest"), lowest)
+    highest = positive(spelled("highest", "--highest"), highest)
     steps = integer("steps", steps, 10)
     if lowest >= highest:
         raise TinyNNValueError(
@@ -153,12 +154,16 @@ def _rising(taker: TrainingSteps, config: TrainConfig, before: list[float]) -> R
         changes.append(total / (1 - _SMOOTHING**step))  # the divisor removes the bias of the first means towards 0
         if changes[-1] - min(changes) > _RISEN * before[0]:
             break
-    best = min(range(len(changes)), key=changes.__getitem__, default=0)
-    if best == 0:
-        highest = f" up to {rates[-1]:.2g}" if rates else ""
+    if not changes:
         raise TinyNNValueError(
-            f"no learning rate can be suggested, because the loss did not fall at any learning rate{highest}; "
-            f"use a smaller value of {spelled('lowest', '--lowest')}, or more steps"
+            "no learning rate can be suggested, because the loss or a gradient of the initial weights is NaN or "
+            "infinite; use other initial weights"
+        )
+    best = min(range(len(changes)), key=changes.__getitem__)
+    if best == 0:
+        raise TinyNNValueError(
+            "no learning rate can be suggested, because the loss did not fall at any learning rate up to "
+            f"{rates[-1]:.2g}; use a smaller value of {spelled('lowest', '--lowest')}, or more steps"
         )
     lr = _rounded(rates[best] / _BELOW_LOWEST_LOSS)
     muon = config.optimizer.kind == "muon"

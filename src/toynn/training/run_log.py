@@ -91,7 +91,9 @@ class RunLog:
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        self._file.close()
+        """Close the file. Raises OSError if a line that is not written yet cannot be written."""
+        with naming_file(self._path):
+            self._file.close()
 
     def __enter__(self) -> RunLog:
         return self
