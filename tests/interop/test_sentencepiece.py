@@ -246,7 +246,7 @@ def wrong(i: int | None = None, token: str | None = None, score: float | None = 
         (lambda: wrong(kind=9), "has the unknown type 9"),
         (lambda: wrong(kind=2), "'<unk>' and .* are both of the type UNKNOWN"),
         (lambda: wrong(score=float("nan")), "is not a number"),
-        (lambda: wrong(token="x" * 257), "has 257 characters, more than 256"),
+        (lambda: wrong(token="x" * 257), "has 257 characters, but the limit is 256"),
         (lambda: wrong(index("\u2167"), token="a\u8888"), "contains the character '.', which must be a token too"),
         (lambda: wrong(270, score=lists_of(trained()).scores[269]), "equal scores are supported only for pieces"),
     ],

@@ -193,7 +193,7 @@ def _pieces(spm: SentencePieceBpe, vocabulary: dict[str, int], ends: frozenset[s
             raise FileFormatError(f"the score of the token {i}, {token!r:.60}, is not a number")
         if len(token) > LONGEST_PIECE:
             raise FileFormatError(
-                f"the token {i}, {token!r:.60}, has {len(token)} characters, more than {LONGEST_PIECE}"
+                f"the token {i}, {token!r:.60}, has {len(token)} characters, but the limit is {LONGEST_PIECE}"
             )
         pieces[token] = spm.scores[i]
     return pieces

@@ -64,8 +64,7 @@ class FusedLayout(Layout):
     def check_weight_dtype(cls, weight_dtype: int) -> None:
         if weight_dtype != TNN_F32:
             raise TinyNNValueError(
-                f"weight_dtype {weight_dtype}: the fused layout computes in F32 only, because no instruction-set "
-                "profile has F16 or BF16 arithmetic; use 0 (F32)"
+                f"weight_dtype must be 0 (F32) with layout='fused', which computes in F32 only, got {weight_dtype}"
             )
 
     def forward(self, positions: Tensor, starts: Tensor | None, needs_logits: bool) -> dict[str, Tensor]:

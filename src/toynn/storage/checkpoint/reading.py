@@ -37,7 +37,8 @@ def load_checkpoint(path: Path, which: str = LATEST) -> Checkpoint:
     while True:
         if not (path / which).exists():
             raise FileFormatError(
-                f"{path} is neither a checkpoint nor a run with a {which} checkpoint; give the folder of one of them"
+                f"{path} is neither a checkpoint nor a run with a {which} checkpoint; give the folder of a "
+                "run or of a checkpoint"
             )
         name = pointed(path, which)
         place = path / CHECKPOINTS / name
