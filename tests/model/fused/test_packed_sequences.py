@@ -187,7 +187,7 @@ def test_wrong_starts_are_refused() -> None:
             e.train_step(ids, wanted, HP.hp(1), starts=STARTS)
         e.build_training_step(packed=True)
         for place, value, mentions in (
-            (0, 1, r"^starts\[0\] is 1, but must be 0, the position of this token in its sequence, or the start of"),
+            (0, 1, r"^starts\[0\] is 1, but must be 0 \(the position of this token in its sequence\), or equal to"),
             (5, 4, r"^starts\[5\] is 4, but must be 5"),
             (25, 21, r"^starts\[25\] is 21, but must be 25"),
             (T, T - 1, rf"^starts\[{T}\] is {T - 1}, but must be 0"),
