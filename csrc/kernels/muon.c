@@ -6,8 +6,9 @@
  *
  * The constants and the scale of the update are those of Keller Jordan, "Muon: An optimizer for hidden layers in neural
  * networks" (2024). Here Z = X / a^i stands for the X of iteration i, so that the product with Z needs no factor for Z
- * itself: Z = Z + (b/a A + c/a A A) Z, with A = a^2i Z Z^T. The last node multiplies by a^5. A is symmetric, and the
- * shorter side of the matrix is its size. So X^T X is used instead of X X^T if the matrix has more rows than columns. */
+ * itself: Z = Z + (b/a A + c/a A A) Z, with A = a^(2i) Z Z^T. The last node multiplies by a^5. If the matrix has more
+ * rows than columns, X is multiplied from the right, with A = X^T X. So the number of rows of A is always the length of
+ * the matrix's shorter side. A is symmetric, so only about half of its elements are computed; the others are copies. */
 #include "kernels/gemm.h"
 #include "kernels/grad_norm.h"
 #include "kernels/kernel.h"

@@ -30,7 +30,8 @@ Sums: TypeAlias = dict[str, list[bytes]]
 
 TIED = Variant(SmolLM2Config(127, 40, 4, 2, 72, 2, 512, 10000.0, 1e-5, head_dim=10), 7)
 UNTIED = Variant(SmolLM2Config(61, 48, 6, 2, 96, 1, 512, 10000.0, 1e-5, head_dim=12), 33, 1, True, True)
-LARGE = Variant(SmolLM2Config(600, 128, 4, 2, 352, 2, 512, 10000.0, 1e-5), 96)  # the nodes of this model run one by one
+# large enough that each node of the graph runs alone, not in a group of nodes (csrc/graph/groups.c)
+LARGE = Variant(SmolLM2Config(600, 128, 4, 2, 352, 2, 512, 10000.0, 1e-5), 96)
 
 
 def sums_of(engine: LlamaSeqEngine, name: str, first: int, n: int) -> list[bytes]:
