@@ -31,8 +31,12 @@ def arguments() -> argparse.Namespace:
         "--programs", nargs="+", choices=LABELS, default=list(LABELS), metavar="NAME",
         help=f"Programs to compare (default: {' '.join(LABELS)}); {REFERENCE} is always measured.",
     )  # fmt: skip
-    parser.add_argument("--rounds", type=positive, help="Number of turns of each program (default: 6 to 10).")
-    parser.add_argument("--steps", type=positive, help="Timed steps per turn (default: 2 to 100).")
+    parser.add_argument(
+        "--rounds", type=positive, help="Number of turns of each program (default: 6 to 10, depending on the shape)."
+    )
+    parser.add_argument(
+        "--steps", type=positive, help="Timed steps per turn (default: 2 to 100, depending on the shape)."
+    )
     parser.add_argument(
         "--quick", action="store_true", help="Run 2 rounds of 2 steps, only to check that the benchmark works."
     )

@@ -39,7 +39,9 @@ def arguments() -> argparse.Namespace:
         "--programs", nargs="+", choices=PROGRAMS, default=list(PROGRAMS), metavar="NAME",
         help=f"Programs to compare (default: {' '.join(PROGRAMS)}); {REFERENCE} is always measured.",
     )  # fmt: skip
-    parser.add_argument("--rounds", type=int, help="Number of turns of each program (default: 3 to 6).")
+    parser.add_argument(
+        "--rounds", type=int, help="Number of turns of each program (default: 3 to 6, depending on the shape)."
+    )
     parser.add_argument("--out", type=Path, help="Output folder (default: docs/ and benchmarks/results/).")
     return parser.parse_args()
 

@@ -328,7 +328,7 @@ def test_the_command_and_save_write_files_for_toy(tmp_path: Path) -> None:
     for arguments, says in (
         (
             ["--for", "toy", "--dtype", "q8_0"],
-            "--dtype q8_0 is for GGUF files of llama.cpp; a file for toy is written in f32",
+            "--dtype must be f32 in a file for toy, got q8_0; GGUF files for llama.cpp can have other types",
         ),
         (["--for", "toy", "--format", "hf"], "--for toy writes a GGUF file"),
     ):

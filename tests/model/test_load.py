@@ -149,7 +149,7 @@ def test_a_note_of_the_export_is_a_warning(tmp_path: Path) -> None:
     [
         ({"path": "x.safetensors"}, "; name a file that ends in .gguf, or a folder"),
         ({"path": "x", "format": "onnx"}, "format must be one of 'run', 'gguf', 'hf'"),
-        ({"path": "x", "dtype": "f16"}, "dtype = 'f16' is for GGUF files only"),
+        ({"path": "x", "dtype": "f16"}, "dtype must be f32 in a run, got 'f16'; GGUF files can have"),
         ({"path": "x.gguf", "dtype": "q4"}, "dtype must be one of"),
         ({"path": "no/x.gguf"}, "no"),
         ({"path": 3}, "path must be a path, got int"),

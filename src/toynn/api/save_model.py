@@ -71,7 +71,9 @@ def write_model(
     """
     dtype = "f32" if dtype is None else text("dtype", dtype)
     if kind != "gguf" and dtype not in dtypes_of(kind):
-        raise TinyNNValueError(f"dtype = {dtype!r:.60} is for GGUF files only, but {described_dtypes(kind)}")
+        raise TinyNNValueError(
+            f"dtype must be {described_dtypes(kind)}, got {dtype!r:.60}; GGUF files can have other types"
+        )
     if not overwrite and exists(path):
         raise TinyNNValueError(f"path: {path} already exists; name another path, or pass overwrite=True")
     if kind == "run":
@@ -95,9 +97,9 @@ def dtypes_of(kind: str) -> tuple[str, ...]:
 
 
 def described_dtypes(kind: str) -> str:
-    """Return a clause for messages: the types that the weights can have in a format other than "gguf"."""
+    """Return a phrase for messages: the types that the weights can have in a format other than "gguf"."""
     written = {"toy": "a file for toy", "hf": "a Hugging Face folder", "run": "a run"}[kind]
-    return f"{written} is written in {' or '.join(dtypes_of(kind))}"
+    return f"{' or '.join(dtypes_of(kind))} in {written}"
 
 
 def model_name(model: AnyModel, source: Path) -> str:

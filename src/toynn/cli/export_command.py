@@ -65,7 +65,9 @@ def command(
     if program == "toy":
         form = "toy"
     if form != "gguf" and dtype is not None and dtype not in dtypes_of(form):
-        raise TinyNNValueError(f"--dtype {dtype} is for GGUF files of llama.cpp; {described_dtypes(form)}")
+        raise TinyNNValueError(
+            f"--dtype must be {described_dtypes(form)}, got {dtype}; GGUF files for llama.cpp can have other types"
+        )
     if not force and exists(out):
         raise TinyNNValueError(f"{out} already exists; name another path, or use --force to replace it")
     checkpoint = load_checkpoint(run, "best" if best else "latest")

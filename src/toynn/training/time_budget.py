@@ -133,7 +133,7 @@ def _multiples(of: int, begin: int, end: int) -> int:
 
 
 def budget_of(args: TrainArgs, start: Start, began: float, processes: Processes | None) -> TimeBudget | None:
-    """Return the time of a run, or None if the run has no train.seconds.
+    """Return the time budget of a run, or None if the run has no train.seconds.
 
     began: the time (`now`) at which this process began with the run.
 

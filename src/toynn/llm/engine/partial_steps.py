@@ -91,7 +91,8 @@ class PartialSteps(TunedModel):
     ) -> None:
         """Begin a batch of a step as `add_gradients` does, but compute nothing yet: `continue_gradients` computes.
 
-        Another batch or another graph drops a batch that is not complete, and the earlier batches of its step.
+        If another batch begins, or another graph is built, before this batch is complete, this batch and the earlier
+        batches of its step are dropped.
 
         The arguments and errors are those of `add_gradients`.
         """
