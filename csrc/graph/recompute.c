@@ -90,7 +90,9 @@ struct ggml_tensor * tnn__node_again(struct tnn_gradients * g, int i) {
 void tnn__recompute_end(const struct tnn_gradients * g) {
     for (size_t i = 0; i < g->gb->visited_hash_set.size; i++) {
         if (g->again[i] != NULL) {
-            g->again[i]->extra  = NULL; /* from now on, extra stores the handle of the tensor */
+            /* extra pointed to the original node. From now on, extra is the handle, and NULL means that there is no
+             * handle yet. */
+            g->again[i]->extra  = NULL;
             g->again[i]->flags &= ~TNN_FLAG_AGAIN;
         }
     }

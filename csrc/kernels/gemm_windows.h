@@ -9,7 +9,7 @@
 
 #define GROUP     8 /* number of windows that are packed together, if they are short */
 #define LINE      16 /* number of elements in a cache line */
-#define MAX_NODES 8 /* largest number of nodes that a tile adds before it is written */
+#define MAX_NODES 8 /* largest number of nodes that the micro-kernel adds to its result before it writes the result */
 
 /* A tile of C: the local slots of its nodes, then a slot for the window that is being computed. */
 struct window_tile {

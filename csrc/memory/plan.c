@@ -142,7 +142,7 @@ static void place_node(struct plan * p, const struct ggml_tensor * node, int i) 
     struct place * from = inherited_place(p, node, i);
     if (from != NULL) {
         place->offset = from->offset;
-        from->last_use = -1; /* from now on the memory belongs to the node */
+        from->last_use = -1; /* the memory belongs to the node now, so it is not freed after the last use of the operand */
     } else {
         place->offset = tnn__free_list_take(&p->holes, padded_size(p, node));
     }

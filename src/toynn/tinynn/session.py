@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Session", "Tensor"]
 
 _Result = TypeVar("_Result")
-_NO_TENSOR: TensorHandle = 0  # type: ignore[assignment]  # the one number that C takes for no tensor
+_NO_TENSOR: TensorHandle = 0  # type: ignore[assignment]  # in C, this number means that there is no tensor
 
 
 class Session:
