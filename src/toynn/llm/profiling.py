@@ -73,6 +73,8 @@ def profile(
     *,
     max_norm: float = 0.0,
     gradient_scale: float = 1.0,
+    muon_hp: npt.ArrayLike | None = None,
+    step: int | None = None,
 ) -> Profile:
     """Take one training step, and return the time of each node of its graph.
 
@@ -82,6 +84,7 @@ def profile(
         model: a recipe, or an engine with a training graph, such as the one that `toynn.train` uses.
         seq_ids, positions, m_labels, m_hp, is_first: as for `FromScratch.step`.
         max_norm, gradient_scale: as for `LlamaSeqEngine.train_step`, for an engine whose graph was built with clip.
+        muon_hp, step: as for `LlamaSeqEngine.train_step`.
 
     Raises the errors of `FromScratch.step` and `LlamaSeqEngine.train_step`, and TinyNNTypeError if `model` is neither a
     recipe nor an engine.
@@ -93,7 +96,7 @@ def profile(
     times: NodeTimes = []
     loss, _ = engine.train_step(
         seq_ids, m_labels, m_hp, positions=positions, reset_moments=first, max_norm=max_norm,
-        gradient_scale=gradient_scale, node_times=times,
+        gradient_scale=gradient_scale, muon_hp=muon_hp, node_times=times, step=step,
     )  # fmt: skip
     return Profile(loss, [NodeTime(op, name, seconds) for op, name, seconds in times])
 

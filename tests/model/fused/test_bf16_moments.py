@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pytest
 
+import toynn
 import toynn.tinynn as nn
 from stochastic_bf16 import Floats, random_bits, rounded, truncated
 from toynn import AdamW, LlamaSeqEngine, RecipeOptions, SmolLM2Config
@@ -205,6 +206,27 @@ def test_an_engine_with_bfloat16_moments_needs_the_number_of_the_step() -> None:
         engine.build_training_step()
         with pytest.raises(TinyNNValueError, match="step must be left out, got 1"):
             engine.train_step(*step, step=1)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_a_profiled_step_has_the_bits_of_a_step(kind: str) -> None:
+    cfg = SmolLM2Config(
+        vocab=16, d_model=16, n_heads=2, n_kv=1, d_ff=24, n_layers=1, ctx=8, rope_base=1e4, rms_eps=1e-5
+    )
+    ids, hp, positions = np.arange(8), AdamW(lr=0.01).hp(3), np.arange(8)
+    more: dict[str, Any] = {"step": 3, **({"muon_hp": toynn.Muon(lr=0.02).hp()} if kind == "muon" else {})}
+    options = RecipeOptions(t_seq=8, layout="fused", optimizer=kind, moments="bf16", n_threads=1)
+    results = []
+    for profiled in (False, True):
+        with LlamaSeqEngine() as engine:
+            engine.realize(cfg, options)
+            engine.build_training_step()
+            if profiled:
+                toynn.profile(engine, ids, positions, ids, hp, True, **more)
+            else:
+                engine.train_step(ids, ids, hp, positions=positions, reset_moments=True, **more)
+            results.append({name: engine.download_weight(name).tobytes() for name in engine.weights})
+    assert results[0] == results[1]
 
 
 def test_the_per_head_layout_refuses_bfloat16_moments() -> None:
