@@ -120,7 +120,7 @@ struct tnn_session {
     size_t               nodes_nbytes;   /* bytes of the nodes that kernels keep between the rows of a batch */
     size_t               stored_size;    /* number of elements of a stored node */
     bool                 update;         /* this compute runs the optimizer steps of a fused graph */
-    bool                 gradients_kept; /* in the realized graph b the gradient of each parameter is an output */
+    bool                 gradients_kept; /* in the realized training graph, the gradient of each parameter is an output */
 };
 
 /* ---- error path (tinynn.c) ---- */

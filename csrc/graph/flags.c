@@ -109,8 +109,8 @@ int tnn_tensor_set_bf16_products(tnn_session * s, tnn_tensor t) {
         return tnn_last_error_code(s);
     }
     if (!e->is_input || !ggml_is_matrix(e->tensor)) {
-        return tnn__fail(s, TNN_E_VALUE, "t (%s) has shape %s, but it must be a declared matrix, which no operator computes",
-                         ggml_get_name(e->tensor), tnn__shape(e->tensor));
+        return tnn__fail(s, TNN_E_VALUE, "t (%s) must be a declared matrix, got %s of shape %s", ggml_get_name(e->tensor),
+                         e->is_input ? "a tensor" : "the result of an operator", tnn__shape(e->tensor));
     }
     e->bf16_products = true;
     return TNN_OK;

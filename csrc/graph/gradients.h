@@ -1,4 +1,4 @@
-/* graph/gradients.h - functions with which the backward functions of the kernels append gradients to graph b. */
+/* graph/gradients.h - functions with which the backward functions of the kernels append gradients to the training graph. */
 #ifndef TNN_GRADIENTS_H
 #define TNN_GRADIENTS_H
 

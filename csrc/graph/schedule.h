@@ -1,4 +1,4 @@
-/* graph/schedule.h - the order in which the nodes of graph b run. */
+/* graph/schedule.h - the order in which the nodes of the training graph run. */
 #ifndef TNN_SCHEDULE_H
 #define TNN_SCHEDULE_H
 

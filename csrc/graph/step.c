@@ -19,9 +19,10 @@ static struct ggml_tensor * step_input(tnn_session * s, const char * arg, tnn_te
         return NULL;
     }
     if (!e->is_input || e->tensor->type != type || ggml_nelements(e->tensor) != n || e->tensor->data == NULL) {
-        tnn__fail(s, TNN_E_VALUE, "%s must be an input of %lld %s values in the graph, but it is %s of shape %s",
+        tnn__fail(s, TNN_E_VALUE, "%s must be an input of the graph with %lld %s values, got a tensor of type %s and shape %s%s",
                   arg, (long long) n,
-                  ggml_type_name(type), ggml_type_name(e->tensor->type), tnn__shape(e->tensor));
+                  ggml_type_name(type), ggml_type_name(e->tensor->type), tnn__shape(e->tensor),
+                  e->is_input && e->tensor->data != NULL ? "" : ", which is not an input of the graph");
         return NULL;
     }
     return e->tensor;
@@ -139,7 +140,7 @@ int tnn_begin_step(tnn_session * s, const tnn_step * step, const int32_t * ids, 
     return rc;
 }
 
-/* Returns the number of nodes of graph b that must run until the gradient of a parameter is complete, or 0 if t is not a parameter. */
+/* Returns the number of nodes of the training graph that must run until the gradient of a parameter is complete, or 0 if t is not a parameter. */
 static int nodes_until(const tnn_session * s, const struct ggml_tensor * t) {
     for (int i = s->gb->n_nodes - 1; i >= 0; i--) {
         const struct tnn_kernel * k = tnn__kernel_of(s->gb->nodes[i]);

@@ -35,7 +35,7 @@ struct tnn_mapping {
 
 /* Frees the thread pool. */
 void tnn__release_pool(tnn_session * s);
-/* Frees the groups of nodes of graph b. */
+/* Frees the groups of nodes of the training graph. */
 void tnn__release_groups(tnn_session * s);
 /* Forgets the batches of an unfinished step. The memory of their sums belongs to the graph. */
 void tnn__release_windows(tnn_session * s);

@@ -121,7 +121,7 @@ def test_wrong_input_gives_exit_status_2_and_one_line(run: Path, tmp_path: Path)
         toynn("export", tmp_path, tmp_path / "m.gguf"), "neither a checkpoint nor a run with a latest checkpoint"
     )
     assert_refused(toynn("export", run, tmp_path / "m.gguf", "--best"), "nor a run with a best checkpoint")
-    assert_refused(toynn("export", run, tmp_path / "hf", "--dtype", "q8_0"), "--dtype q8_0 is for GGUF")
+    assert_refused(toynn("export", run, tmp_path / "hf", "--dtype", "q8_0"), "got q8_0; GGUF files for")
     assert_refused(toynn("export", run, tmp_path / "m.gguf", "--dtype", "q4"), "'q4' is not one of")
     assert_refused(toynn("export", run, tmp_path / "no" / "m.gguf"), f"the folder {tmp_path / 'no'} does not exist")
     assert_refused(toynn("export", run, tmp_path / "no" / "hf"), f"the folder {tmp_path / 'no'} does not exist")

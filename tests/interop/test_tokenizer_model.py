@@ -168,7 +168,7 @@ def with_damaged_charsmap() -> bytes:
         (lambda: changed("normalizer_spec.escape_whitespaces", False), "escape_whitespaces is False"),
         (lambda: changed("trainer_spec.treat_whitespace_as_suffix", True), "treat_whitespace_as_suffix is True"),
         (with_damaged_charsmap, "precompiled_charsmap is damaged"),
-        (lambda: trained(normalization_rule_name="nmt_nfkc"), "precompiled_charsmap but not remove_extra_whitespaces"),
+        (lambda: trained(normalization_rule_name="nmt_nfkc"), "precompiled_charsmap without remove_extra_whitespaces"),
         (lambda: with_kind(5), "is of the type UNUSED"),
     ],
 )  # fmt: skip

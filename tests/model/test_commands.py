@@ -47,7 +47,7 @@ def test_every_command_has_help_of_at_most_80_columns(command: list[str]) -> Non
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (["nonsense"], 2, "there is no command 'nonsense'; the commands are prepare, train"),
+        (["nonsense"], 2, "there is no command 'nonsense'; the commands are prepare, plan, train"),
         (["trian", "DATA"], 2, "there is no command 'trian'; did you mean 'train'?"),
         (["--nonsense"], 2, "No such option '--nonsense'; see toynn --help"),
         (["train", "DATA", "--nonsense"], 2, "see toynn train --help"),

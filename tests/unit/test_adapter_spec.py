@@ -70,7 +70,7 @@ def test_rank_larger_than_a_matrix_is_refused_by_name() -> None:
 
 def test_output_of_a_tied_model_is_refused() -> None:
     spec = dataclasses.replace(SPEC, targets=("output",))
-    with pytest.raises(TinyNNValueError, match=r"targets must not contain 'output', .*no matrix 'output'; its"):
+    with pytest.raises(TinyNNValueError, match=r"targets must not contain 'output', .*no matrix 'output'; the output"):
         spec.weights(dataclasses.replace(SHAPE, untied=False))
 
 

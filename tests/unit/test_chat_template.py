@@ -95,9 +95,9 @@ def test_wrong_arguments_are_refused() -> None:
         for messages in ("text", None, [1], [{"content": "x"}], [{"role": 1}]):
             with pytest.raises(TinyNNTypeError, match=r"^messages"):
                 template.render(messages)  # type: ignore[arg-type]
-        with pytest.raises(TinyNNTypeError, match="messages must consist of texts, numbers, lists and dicts: "):
+        with pytest.raises(TinyNNTypeError, match="variables must consist of texts, numbers, lists and dicts: "):
             template.render([{"role": "user", "content": object()}])
-        with pytest.raises(TinyNNValueError, match="messages cannot be written as JSON: "):
+        with pytest.raises(TinyNNValueError, match="variables cannot be written as JSON: "):
             template.render([{"role": "user", "content": float("nan")}])
         with pytest.raises(TinyNNTypeError, match=r"^tools must be a sequence of dicts, got "):
             template.render(TWO, tools="x")  # type: ignore[arg-type]

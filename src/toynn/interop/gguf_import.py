@@ -89,7 +89,7 @@ def import_gguf(path: Path) -> TrainedModel:
         TinyNNMemoryError: there is not enough memory for the weights.
         OSError: the file cannot be read.
     """
-    from concurrent.futures import ThreadPoolExecutor  # a slow import, which mapping a file does not need
+    from concurrent.futures import ThreadPoolExecutor  # a slow import, not needed if a file is only mapped
 
     with GgufModel(path) as model, naming(model.path):
         described, halves = read_description(model)

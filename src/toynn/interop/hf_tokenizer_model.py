@@ -75,8 +75,8 @@ def _check_supported(model: SentencePieceModel) -> None:
     # unlike SentencePiece, the tokenizers library maps the two characters CR LF together
     if model.charsmap and not model.removes_spaces:
         raise FileFormatError(
-            "the model has a precompiled_charsmap but not remove_extra_whitespaces, which toynn does not support; "
-            "save the tokenizer with transformers, which writes a tokenizer.json"
+            "the model has a precompiled_charsmap without remove_extra_whitespaces, but toynn does not support this "
+            "combination; save the tokenizer with transformers, which writes a tokenizer.json"
         )
     if TokenType.UNUSED in model.kinds:
         unused = model.tokens[model.kinds.index(TokenType.UNUSED)]

@@ -36,6 +36,7 @@ _CHARACTERS = 1 << 24  # largest number of characters in a rendered text
 _LONGEST_ANSWER = 1 << 28  # largest number of bytes in an answer of the child
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME", "LANG", "LC_ALL", "TZ")
 _REASONING = ("reasoning_content", "thinking", "reasoning")  # names of the same field of a message
+_CONTENT = "messages, tools, documents and variables"
 
 DEFAULT = "default"  # the name of the template that is used if no other is chosen
 
@@ -212,10 +213,10 @@ class ChatTemplate(Initialised):
         try:
             return json.dumps({"variables": variables, "spans": request.spans, "prompt": prompt}, allow_nan=False)
         except TypeError as error:
-            raise TinyNNTypeError(f"messages must consist of texts, numbers, lists and dicts: {error}") from None
+            raise TinyNNTypeError(f"{_CONTENT} must consist of texts, numbers, lists and dicts: {error}") from None
         except (ValueError, RecursionError) as error:
             reason = "they are nested too deeply" if isinstance(error, RecursionError) else error
-            raise TinyNNValueError(f"messages cannot be written as JSON: {reason}") from None
+            raise TinyNNValueError(f"{_CONTENT} cannot be written as JSON: {reason}") from None
 
     def _result(self, answer: Mapping[str, Any]) -> RenderedChat | TinyNNValueError | TinyNNMemoryError:
         if "text" in answer:

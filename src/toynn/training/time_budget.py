@@ -92,7 +92,8 @@ class TimeBudget:
             full = step + max(1, round(step * FALL / (1.0 - FALL)))
             if self._duration(step, full, seconds) < left - seconds:
                 return None
-            return _ending_at(config, step, self._fitting(step, full, seconds, left))
+            # The rounding of `full` may leave time for one more step.
+            return _ending_at(config, step, self._fitting(step, full + 1, seconds, left))
         if self._next_check is None:
             self._next_check = step + max(1, (last - step) // 4)
         if step < self._next_check or step >= last or len(falls) >= _MOST_FALLS:

@@ -220,5 +220,5 @@ def test_the_result_of_an_operator_cannot_have_bf16_products() -> None:
         w = nn.tnn_input_2d_f32_persistent(s, 3, 2)
         nn.tnn_finalize_weights(s)
         y = nn.tnn_fused_linear(s, w, [w])
-        with pytest.raises(TinyNNValueError, match="it must be a declared matrix, which no operator computes"):
+        with pytest.raises(TinyNNValueError, match="must be a declared matrix, got the result of an operator of shape"):
             nn.tnn_tensor_set_bf16_products(y)

@@ -152,9 +152,9 @@ def test_the_thread_count_is_the_argument_or_the_environment_variable_or_the_cor
     with Session(n_threads=cores) as s:
         assert nn.tnn_session_n_threads(s) == cores
     monkeypatch.setenv("TOYNN_N_THREADS", str(cores + 1))
-    with pytest.raises(TinyNNValueError, match=f"TOYNN_N_THREADS must be at most {cores}, .* got {cores + 1}"):
+    with pytest.raises(TinyNNValueError, match=f"TOYNN_N_THREADS must be at most {cores} .* got {cores + 1}"):
         Session()
-    with pytest.raises(TinyNNValueError, match=f"n_threads must be at most {cores}, .* got {cores + 1}"):
+    with pytest.raises(TinyNNValueError, match=f"n_threads must be at most {cores} .* got {cores + 1}"):
         Session(n_threads=cores + 1)
     with Session(n_threads=cores + 1, oversubscribe=True) as s:
         assert nn.tnn_session_n_threads(s) == cores + 1
@@ -180,7 +180,7 @@ def test_a_thread_count_above_the_cores_is_refused_and_leading_zeros_are_accepte
     monkeypatch.setenv("TOYNN_N_THREADS", value)
     with pytest.raises(
         TinyNNValueError,
-        match=r"TOYNN_N_THREADS must be at most \d+, .* got [19]\d+$",
+        match=r"TOYNN_N_THREADS must be at most \d+ .* got [19]\d+$",
     ):
         Session()
     monkeypatch.setenv("TOYNN_N_THREADS", "00000000000001")
