@@ -157,6 +157,10 @@ class Processes:
         """End all processes if the block fails in this process with an error that the other processes do not have."""
         try:
             yield
+        except GeneratorExit:
+            # Ctrl-C arrived just before an error entered this block, and the command has already printed its message.
+            self._comm.Abort(130)
+            raise
         except BaseException as error:
             if not self._is_shared(error):
                 self.abort(error)
