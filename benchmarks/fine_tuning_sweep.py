@@ -9,10 +9,9 @@ benchmarks/results/fine_tuning_sweep.jsonl.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import toynn
 from benchmarks.program_process import ROOT
 from benchmarks.recipe_sweep import LR_TIMES_WIDTH, PAGE, SIZES, settings_of
 from benchmarks.report import write_markdown
+from benchmarks.result_files import add_result, read_results
 from benchmarks.sweep_corpora import STORIES, data_folder, stories
 from toynn.training.divergence import DivergedError
 
@@ -97,13 +97,6 @@ def measure(size: str, tuned: str, factor: float, work: Path) -> Result:
     return Result(size, tuned, factor, ended.best_loss, before, loss_of_stories(out))
 
 
-def read_results(path: Path) -> list[Result]:
-    """Return the runs that have ended, in the order of the file; [] if the file does not exist."""
-    if not path.exists():
-        return []
-    return [Result(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines() if line]
-
-
 def markdown(results: list[Result]) -> str:
     """Return a table with a row for each run: size, trained weights, learning rate and losses."""
     lines = [
@@ -124,7 +117,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "sweep", help="Folder for the data and the runs.")
     parser.add_argument("--table-only", action="store_true", help="Only write the table, without training.")
     flags = parser.parse_args()
-    results = read_results(RESULTS)
+    results = read_results(Result, RESULTS)
     ended = {(one.size, one.tuned, one.factor) for one in results}
     for size in [] if flags.table_only else flags.sizes:
         for tuned in ("all weights", "adapter"):
@@ -133,8 +126,7 @@ def main() -> int:
                     continue
                 result = measure(size, tuned, factor, flags.work)
                 print(f"{size}, {tuned}, {factor}: {result.loss}, stories {result.after}", file=sys.stderr)
-                with RESULTS.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(asdict(result)) + "\n")
+                add_result(RESULTS, result)
                 results.append(result)
     write_markdown(markdown(results), PAGE, "make sweep, fine-tuning")
     return 0

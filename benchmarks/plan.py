@@ -14,11 +14,12 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.program_process import ROOT, ProgramError
 from benchmarks.report import write_markdown
+from benchmarks.result_files import add_result, read_results
 from benchmarks.scaling_texts import MEGABYTES, NEW, data_folder
 from toynn.training.run_log import read_log
 
@@ -82,13 +83,6 @@ def measure(text: str, minutes: int, work: Path, *, loaded: bool) -> Result:
     )
 
 
-def read_results(path: Path) -> list[Result]:
-    """Return the runs that have ended, in the order of the file; [] if the file does not exist."""
-    if not path.exists():
-        return []
-    return [Result(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines() if line]
-
-
 def markdown(results: list[Result]) -> str:
     """Return a table with the last run of each text and time."""
     runs = {(one.text, one.minutes): one for one in results}
@@ -126,14 +120,13 @@ def main() -> int:
     parser.add_argument("--loaded", action="store_true", help="Note in the table that other programs were running.")
     parser.add_argument("--table-only", action="store_true", help="Only write the table, without training.")
     flags = parser.parse_args()
-    results = read_results(RESULTS)
+    results = read_results(Result, RESULTS)
     try:
         for minutes in [] if flags.table_only else flags.minutes:
             for text in flags.texts:
                 result = measure(text, minutes, flags.work, loaded=flags.loaded)
                 print(f"{text}, {minutes} min: {result}", file=sys.stderr, flush=True)
-                with RESULTS.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(asdict(result)) + "\n")
+                add_result(RESULTS, result)
                 results.append(result)
     except ProgramError as error:
         print(f"plan: {error}", file=sys.stderr)

@@ -8,17 +8,17 @@ this file.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import toynn
 from benchmarks.program_process import ROOT, ProgramError
 from benchmarks.report import write_markdown
+from benchmarks.result_files import add_result, read_results
 from benchmarks.sweep_corpora import CORPORA, data_folder
 from toynn.training.divergence import DivergedError
 
@@ -103,13 +103,6 @@ def settings_of(size: str, point: str) -> dict[str, Any]:
     }
 
 
-def read_results(path: Path) -> list[Result]:
-    """Return the runs that have ended, in the order of the file; [] if the file does not exist."""
-    if not path.exists():
-        return []
-    return [Result(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines() if line]
-
-
 def missing(
     results: list[Result], corpora: list[str], sizes: list[str], points: list[str]
 ) -> Iterator[tuple[str, str, str]]:
@@ -167,14 +160,13 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "sweep", help="Folder for the data and the runs.")
     parser.add_argument("--table-only", action="store_true", help="Only write the table, without training.")
     flags = parser.parse_args()
-    results = read_results(RESULTS)
+    results = read_results(Result, RESULTS)
     wanted = list(missing(results, flags.corpora, flags.sizes, [] if flags.table_only else flags.points))
     try:
         for corpus, size, point in wanted:
             result = measure(corpus, size, point, flags.work)
             print(f"{corpus}, {size}, {point}: {result.loss}", file=sys.stderr)
-            with RESULTS.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(result)) + "\n")
+            add_result(RESULTS, result)
             results.append(result)
     except ProgramError as error:
         print(f"recipe_sweep: {error}", file=sys.stderr)

@@ -12,18 +12,18 @@ with this number of steps and the schedule "wsd".
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import toynn
 from benchmarks.program_process import ROOT, ProgramError
 from benchmarks.report import write_markdown
+from benchmarks.result_files import add_result, read_results
 from benchmarks.scaling_fit import bytes_read, fit, kind_of, write_law
 from benchmarks.scaling_texts import data_folder
 from toynn.data.meta import load_meta
@@ -93,13 +93,6 @@ class Result:
     loss: float
     loss_per_byte: float
     training_loss: float
-
-
-def read_results(path: Path) -> list[Result]:
-    """Return the runs that have ended, in the order of the file; [] if the file does not exist."""
-    if not path.exists():
-        return []
-    return [Result(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines() if line]
 
 
 def missing(results: list[Result]) -> Iterator[tuple[str, Size, int]]:
@@ -197,13 +190,12 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "scaling", help="Folder of data and runs.")
     parser.add_argument("--most", type=int, default=None, help="Largest number of runs to train; 0: only fit the law.")
     flags = parser.parse_args()
-    results = read_results(RESULTS)
+    results = read_results(Result, RESULTS)
     try:
         for text, size, steps in list(missing(results))[: flags.most]:
             result = measure(text, size, steps, flags.work)
             print(f"{text}, {size.name}, {steps} steps: {result.loss:.4f}", file=sys.stderr, flush=True)
-            with RESULTS.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(result)) + "\n")
+            add_result(RESULTS, result)
             results.append(result)
     except ProgramError as error:
         print(f"scaling_law: {error}", file=sys.stderr)

@@ -7,14 +7,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from benchmarks.result_files import read_results
 from benchmarks.scaling_fit import KINDS, bytes_read, fit, is_probe, kind_of, least_squares
-from benchmarks.scaling_law import LADDER, RESULTS, missing, read_results
+from benchmarks.scaling_law import LADDER, RESULTS, Result, missing
 
 from toynn.planning.law import ScalingLaw, Text, effective_bytes
 
 pytestmark = pytest.mark.quick
 
-RUNS = read_results(RESULTS)
+RUNS = read_results(Result, RESULTS)
 LAW = ScalingLaw.load()
 
 
