@@ -58,7 +58,9 @@ def arguments() -> argparse.Namespace:
         prog="python -m benchmarks.around_the_step",
         description="Measure checkpoints, imports and the start of commands of toynn.",
     )
-    parser.add_argument("--quick", action="store_true", help="Take two turns of a small model, to check the benchmark.")
+    parser.add_argument(
+        "--quick", action="store_true", help="Measure a small model in two turns, to check the benchmark."
+    )
     parser.add_argument("--rounds", type=int, default=7, help="Turns of each measurement (default: 7).")
     parser.add_argument("--folder", type=Path, help="Folder to write to, on the disk to measure (default: a new one).")
     parser.add_argument("--model", type=Path, help="GGUF file of a model with a tokenizer (default: random weights).")

@@ -128,7 +128,8 @@ def test_a_broken_line_is_reported_with_file_line_and_reason(tmp_path: Path) -> 
 def test_more_broken_lines_than_tolerated_are_an_error(tmp_path: Path) -> None:
     path = written(tmp_path / "x.jsonl", '{"text": "a"}\n{\n{\n{"text": 1}\n')
     with pytest.raises(
-        FileFormatError, match=r"^more than skip_bad = 2 samples are broken; the last broken sample is .*, line 4: "
+        FileFormatError,
+        match=r"^more than skip_bad = 2 samples are broken, so repair .*; the last broken sample is .*, line 4: ",
     ):
         samples_of(path, skip=2)
     skipped = Skipped(3)

@@ -96,4 +96,4 @@ def _refuse_options_of_models(form: str, dtype: str | None, base: Path | None) -
     given = {"--for toy": form == "toy", f"--dtype {dtype}": dtype not in (None, "f32"), "--base": base is not None}
     for option, is_given in given.items():
         if is_given:
-            raise TinyNNValueError(f"{option} is for whole models, but RUN has trained an adapter; add --merge")
+            raise TinyNNValueError(f"{option} is for whole models, but RUN contains only an adapter; add --merge")

@@ -149,7 +149,7 @@ def _check_shape(shape: ModelShape, family: Family) -> None:
     if family.heads_fill_width and shape.n_heads * shape.head_dim != shape.d_model:
         raise TinyNNValueError(
             f"head_dim = {shape.head_dim} cannot be exported to GGUF: for the architecture {shape.architecture!r}, "
-            f"llama.cpp needs d_model / n_heads = {shape.d_model / shape.n_heads:g}; {instead}"
+            f"llama.cpp needs head_dim = d_model / n_heads = {shape.d_model / shape.n_heads:g}; {instead}"
         )
 
 

@@ -171,7 +171,8 @@ class _Bytes:
         content = self._file.read(n)
         if len(content) != n:
             raise FileFormatError(
-                f"the file became shorter while it was read: {self.at + len(content)} instead of {self.size} bytes"
+                f"the file became shorter while it was read: it has {self.at + len(content)} instead of {self.size} "
+                "bytes; try again"
             )
         self.at += n
         return content

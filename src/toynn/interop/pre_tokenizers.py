@@ -126,8 +126,8 @@ def name_of(rules: Any, ignore_merges: bool, normalizer: Any) -> str:
         if known.ignore_merges != ignore_merges and len(same) == 1:
             raise TinyNNValueError(
                 f"the tokenizer's pre-tokenizer is {name!r}, for which llama.cpp uses ignore_merges = "
-                f"{known.ignore_merges}, but "
-                f"the tokenizer has ignore_merges = {ignore_merges}"
+                f"{known.ignore_merges}, but the tokenizer has ignore_merges = {ignore_merges}; export a Hugging Face "
+                "folder instead"
             )
         if known.ignore_merges != ignore_merges:
             continue

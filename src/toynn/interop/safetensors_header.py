@@ -95,7 +95,7 @@ def _stored(path: Path, name: str, entry: Any, start: int, size: int) -> StoredT
     known = _ITEM_SIZES.get(dtype)
     if not 0 <= first <= end <= size - start or (known is not None and math.prod(shape) * known != nbytes):
         raise FileFormatError(
-            f"the tensor {name!r:.80} has data_offsets {first} and {end}, but these must lie within the {size - start} "
-            f"bytes of data, and {nbytes} bytes must be the size of type {dtype} and shape {shape}"
+            f"the tensor {name!r:.80} has data_offsets {first} and {end}, but both must lie within the {size - start} "
+            f"bytes of data, and their difference must be the number of bytes of type {dtype} and shape {shape}"
         )
     return StoredTensor(path, dtype, shape, start + first, nbytes)

@@ -346,9 +346,9 @@ def processes_of_job() -> Processes | None:
     if comm.Get_size() != n > 0:
         library = " ".join(MPI.Get_library_version().split()[:4])
         raise ProcessError(
-            f"mpiexec started {n} processes, but mpi4py has loaded another MPI library ({library}), which counts "
-            f"{comm.Get_size()}; start with the mpiexec of this library, or set MPI4PY_LIBMPI to the library of "
-            "mpiexec"
+            f"mpiexec started {n} processes, but mpi4py has loaded another MPI library ({library}), in which the "
+            f"number of processes is {comm.Get_size()}; start with the mpiexec of this library, or set MPI4PY_LIBMPI "
+            "to the library of mpiexec"
         )
     _job = Processes(comm.Dup(), MPI.Query_thread() >= MPI.THREAD_MULTIPLE)
     return _job

@@ -82,7 +82,7 @@ def windows_of(split: PackedTokens, t_seq: int, seed: int, args: DataArgs, windo
     if args.batching != PACKED and not args.document_attention:
         raise ConfigurationError(
             f'data.batching = "{args.batching}" puts whole samples into windows, but data.document_attention = false '
-            "cuts windows through samples; leave out one of these keys"
+            "lets a window begin or end inside a sample; leave out one of these keys"
         )
     if split.meta.pairs:
         return PairBatcher(split, t_seq, seed)

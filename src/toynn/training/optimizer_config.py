@@ -108,8 +108,8 @@ class ScheduleArgs:
             begin, end = (int(match[1]), int(match[2])) if match else (0, 0)
             if not after <= begin < end <= INT31_MAX:
                 raise ConfigurationError(
-                    'schedule.falls must contain texts like "800-1000": a first step and a larger last step, in the '
-                    f"order of the first steps, got {one!r:.40}"
+                    'schedule.falls must contain texts like "800-1000" (a first step and a larger last step) with '
+                    f"rising first steps, got {one!r:.40}"
                 )
             after = begin + 1
         if falls and self.kind != "wsd":

@@ -160,7 +160,7 @@ def _initialized(args: TrainArgs, config: TrainConfig, init: Checkpoint, data: D
     if config.model is not None and (key := config.model.first_difference(shape)) is not None:
         raise ConfigurationError(
             f"model.{key} = {getattr(config.model, key)!r} differs from the model in {init.path}, which has "
-            f"{getattr(shape, key)!r}; leave out the keys of model, because its shape comes from there"
+            f"{getattr(shape, key)!r}; leave out the keys of model, because training keeps the shape of that model"
         )
     if data.tokenizer is not None and not (model.tokenizer and same_encoding(model.tokenizer, data.tokenizer)):
         raise TinyNNValueError(f"data: {args.data} was not prepared with the tokenizer of {init.path}; {_remedy(init)}")

@@ -50,7 +50,8 @@ class Skipped:
                 )
             option = spelled("skip_bad", "--skip-bad")
             raise FileFormatError(
-                f"more than {option} = {self.most} samples are broken; the last broken sample is {message}"
+                f"more than {option} = {self.most} samples are broken, so repair the samples or use a larger number; "
+                f"the last broken sample is {message}"
             )
 
 
