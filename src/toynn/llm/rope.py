@@ -37,7 +37,8 @@ class Rope(Initialised):
         instance_of("scaling", self.scaling, RopeScaling)
         if self.freq_factors is None and self.scaling.has_freq_factors:
             raise TinyNNValueError(
-                f"freq_factors must be a tensor of `RopeScaling.freq_factors` for {self.scaling.kind} scaling, got None"
+                f"freq_factors must be a tensor with the values of `RopeScaling.freq_factors` for {self.scaling.kind} "
+                "scaling, got None"
             )
 
     def still(self) -> Rope:
