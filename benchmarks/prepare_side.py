@@ -22,7 +22,7 @@ from benchmarks.prepare_data import END, TEMPLATE, TOKENIZER, file_of, separated
 
 CONVERSATIONS, TEXTS, PLAIN = "conversations", "texts", "plain"
 
-# the digest of the token ids, and the digest of the marks of tokens that count, or "" if all tokens count
+# The digest of the token ids, and the digest of the marks that say which tokens count ("" if all tokens count).
 Digests = tuple[str, str]
 # A function that does the timed work, and returns a function that computes the digests.
 Program = Callable[[], Callable[[], Digests]]

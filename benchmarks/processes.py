@@ -47,7 +47,7 @@ def compute(self, *given, **more):
 Engine.begin_gradients, Engine.continue_gradients = compute, lambda self, name=None: None
 main()
 """
-# Run a command in a network namespace that sends $0 Mbit/s.
+# Run a command in a network namespace whose interface sends at most $0 Mbit/s.
 NETWORK = 'ip link set lo up && tc qdisc add dev lo root tbf rate $0mbit burst 1mb latency 50ms && exec "$@"'
 SOCKETS = {"FI_PROVIDER": "tcp", "MPIR_CVAR_NOLOCAL": "1"}  # let MPICH use no shared memory
 

@@ -19,7 +19,8 @@ Vector = npt.NDArray[np.float64]
 
 KINDS = ("stories", "sources")  # the kinds of text; all texts except "sources" are stories
 # The values from which the fit starts. If the runs do not determine a constant, a weak prior keeps the constant near
-# its value here: a factor of two between them costs as much as a loss that differs from the law by a typical amount.
+# its start value. A constant that is twice its start value costs as much as a loss that differs from the law by a
+# typical amount.
 _START = {
     "stories": {"E": 0.12, "G": 1.3, "n0": 5e4, "u0": 1e6, "alpha": 1.0, "beta": 1.0},
     "sources": {"E": 0.4, "G": 1.5, "n0": 1e5, "u0": 1e6, "alpha": 0.5, "beta": 0.5},

@@ -45,7 +45,7 @@ class Block(nn.Module):
         qkv = self.qkv(self.attn_norm(x)).view(B, T, -1, self.d).transpose(1, 2)  # (B, H + 2 H_kv, T, d)
         qk, v = torch.split(qkv, [self.heads + self.kv, self.kv], dim=1)
         first, second = qk.chunk(2, dim=-1)  # rotates element i with element i + d/2, like ggml's mode NEOX
-        cos, sin = cos.to(qk.dtype), sin.to(qk.dtype)  # under autocast these are bfloat16, as in transformers
+        cos, sin = cos.to(qk.dtype), sin.to(qk.dtype)  # under autocast, cos and sin become bfloat16, as in transformers
         qk = torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
         q, k = torch.split(qk, [self.heads, self.kv], dim=1)
         a = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=self.heads != self.kv)

@@ -114,7 +114,7 @@ struct tnn_session {
     void               * scratch; /* scratch memory of the kernels: scratch_per_thread bytes for each thread */
     size_t               scratch_size, scratch_per_thread;
     struct tnn_windows   windows;        /* the windows of this compute */
-    int64_t              first_window;   /* the first window of a step that this session computes */
+    int64_t              first_window;   /* this session computes windows of a step from this window on */
     int64_t              next_window;    /* the window after the last batch of an unfinished step, or -1 */
     int                  next_node;      /* the first node of gb that the batch of tnn_begin_step has not computed; -1: no such batch */
     size_t               nodes_nbytes;   /* bytes of the nodes that kernels keep between the rows of a batch */

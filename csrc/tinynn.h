@@ -83,8 +83,8 @@ TNN_API int32_t tnn_available_cores(void);
 TNN_API int64_t tnn_available_memory(void);
 
 /* ---- session ---- A session owns the weights, and one graph at a time over them. */
-/* Return a new session; kind 0 is the CPU. On failure return NULL; then tnn_last_error(NULL) returns the
- * message in this thread. */
+/* Return a new session; kind 0 is the CPU. On failure return NULL. Then tnn_last_error(NULL), called by
+ * the same thread, returns the message. */
 TNN_API tnn_session * tnn_session_new(int32_t kind);
 /* Return a new session on the device with the given number; the CPU has only device 0. Fails as tnn_session_new
  * does. */
@@ -104,8 +104,8 @@ TNN_API int64_t tnn_session_graph_capacity(tnn_session * s); /* Return the numbe
 TNN_API int tnn_session_set_n_threads(tnn_session * s, int32_t n, int32_t oversubscribe);
 /* Divide the rows of each batch of the fused operators into n windows of equal size: 1 by default. A gradient and a loss
  * are added up in each window first. Then the sums of the windows are added as a binary tree over the numbers of the
- * windows in the step, so the bits do not depend on the sizes of the batches (tnn_train_step). first: the number of the
- * first window of a step that this session computes.
+ * windows in the step, so the bits do not depend on the sizes of the batches (tnn_train_step). This session computes
+ * some windows of each step, or all of them. first: the number of the first window that this session computes.
  * TNN_E_STATE: tensors of a graph exist, as for tnn_session_set_graph_capacity. */
 TNN_API int tnn_session_set_windows(tnn_session * s, int64_t n, int64_t first);
 TNN_API const char * tnn_backend_name(tnn_session * s); /* Return the name of the backend that computes: "CPU". */
@@ -451,7 +451,7 @@ TNN_API tnn_tensor tnn_fused_linear(tnn_session * s,
     const tnn_tensor * biases,  /* NULL, or n biases [m_i] */
     int32_t            n,       /* 1 to 3 */
     tnn_tensor         add);    /* optional, [sum of m_i, rows] */
-/* Return y with the product x W^T added to its m columns from `column` on: [columns, rows]. */
+/* Return y plus the product x W^T, which is added to m columns of y from `column` on: [columns, rows]. */
 TNN_API tnn_tensor tnn_fused_add_product(tnn_session * s,
     tnn_tensor y,       /* [columns, rows] */
     tnn_tensor x,       /* [k, rows] */
@@ -480,16 +480,16 @@ TNN_API tnn_tensor tnn_fused_rope_table(tnn_session * s,
     float         freq_scale,   /* factor of the positions */
     float         attn_factor); /* factor of the cosines and sines */
 /* Return causal attention within each of B sequences, after NEOX RoPE: [n_heads d_head, B t_seq]. Query head h reads
- * key-value head h // (n_heads / n_kv). With starts, a token sees only tokens of its own sample, and results and
- * gradients of a sample have the bits that they have at the start of a sequence. Each compute checks
- * the values of starts. */
+ * key-value head h // (n_heads / n_kv). With starts, a token sees only tokens of its own sample. The
+ * results and gradients of a sample then have the same bits at every place in a sequence. Each compute checks the
+ * values of starts. */
 TNN_API tnn_tensor tnn_fused_attention(tnn_session * s,
     tnn_tensor    qkv,        /* [(n_heads + 2 n_kv) d_head, B t_seq]: query heads, key heads, value heads of a token */
     tnn_tensor    rope_table, /* [d_head, B t_seq], from tnn_fused_rope_table */
     int32_t       n_heads,    /* number of query heads */
     int32_t       n_kv,       /* number of key-value heads */
     int64_t       t_seq,      /* tokens of one sequence */
-    int64_t       window,     /* default 0: number of tokens that a token sees, itself included; 0: itself and all earlier ones */
+    int64_t       window,     /* default 0: number of tokens that a token sees, itself included; 0: itself and all earlier tokens */
     float         scale,      /* default 0.0: factor of the scores; 0: 1/sqrt(d_head) */
     tnn_tensor    starts);    /* optional, i32 [B t_seq]: position, in its sequence, of the first token of the sample */
 /* Return the attention of the last t tokens of each of B sequences, whose earlier keys and values are in a cache. The keys
@@ -682,9 +682,9 @@ TNN_API int tnn_begin_step(tnn_session * s,
     const float *    hp,         /* n_hp hyper-parameters */
     int64_t          n_hp,
     int32_t          accumulate); /* not 0: the next batch of a step, as with TNN_STEP_ACCUMULATE */
-/* Continue the batch that tnn_begin_step has begun: compute until the gradient of t is complete, or without t until
- * the end of the batch. tnn_download_window_sum can read complete gradients before the end. If the call fails while it
- * computes, the batch is abandoned.
+/* Continue the batch that tnn_begin_step has begun: compute until the gradient of t is complete, or until the end
+ * of the batch if t is left out. tnn_download_window_sum can read complete gradients before the end of the batch. If the
+ * call fails while it computes, the batch is abandoned.
  * TNN_E_STATE: no batch has been begun. */
 TNN_API int tnn_continue_step(tnn_session * s,
     tnn_tensor t); /* optional, a parameter */
@@ -783,7 +783,7 @@ TNN_API int tnn_slice_round(
  * TNN_E_VALUE: an argument is wrong. */
 TNN_API int tnn_slice_squares(
     const float * g, /* the elements of these parts */
-    int64_t n,       /* their number */
+    int64_t n,       /* number of elements in g */
     int64_t size,
     int32_t first,
     int32_t end,

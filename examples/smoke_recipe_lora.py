@@ -58,7 +58,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "base.gguf"
             export_gguf(model, path, "q8_0")
-            with GgufBase(path) as base:  # the recipe keeps the mapping
+            with GgufBase(path) as base:  # the recipe keeps the file mapped after the block
                 recipe.realize(base, base.shape, options.rank, opts)
     except (ValueError, MemoryError) as error:
         print(f"smoke_recipe_lora: {error}", file=sys.stderr)

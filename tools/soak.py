@@ -24,7 +24,7 @@ from toynn import AdamW, FromScratch, RecipeOptions, SmolLM2Config, TrainingBatc
 
 STEPS_PER_SESSION = 100
 WARM_UP = 10  # number of sessions before the measurement; they fill the caches of the allocators
-MOST_SPREAD = 1 << 20  # largest difference of resident bytes after the warm-up
+MOST_SPREAD = 1 << 20  # largest allowed difference between two counts of resident bytes after the warm-up
 MOST_SLOPE = 40.0  # largest allowed growth in bytes per step; it is less than one page of 4 KiB per session
 
 

@@ -56,8 +56,8 @@ int tnn_dequantize(int32_t dtype, const uint8_t * data, int64_t nbytes, float * 
 enum { CHUNK = 256 }; /* numbers that are converted at once: a multiple of the block size of each type */
 
 /* ggml divides by the scale of a block, and adds up squares. Within these limits, the quotients and sums stay finite.
- * The largest number of a type with f16 scales is below LARGEST; smaller numbers than SMALLEST have the scale 0 in
- * f16. */
+ * The largest number of a type with f16 scales is below LARGEST; blocks of numbers below SMALLEST would get the
+ * scale 0 in f16. */
 #define LARGEST  0x1p28f
 #define SMALLEST 0x1p-60f
 

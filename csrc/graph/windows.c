@@ -207,7 +207,7 @@ int64_t tnn_gradient_place(tnn_session * s, tnn_tensor t, int32_t part) {
     return place >= 0 ? place : -tnn__fail(s, TNN_E_VALUE, "part = %d must be between 0 and %lld", (int) part, (long long) n - 1);
 }
 
-/* Returns whether the gradients at the elements at to at + n - 1 of a stored node are complete in the batch of tnn_begin_step. */
+/* Returns whether the gradients in n elements of a stored node, from element `at` on, are complete in the batch of tnn_begin_step. */
 static bool are_complete(const tnn_session * s, int64_t at, int64_t n) {
     for (int i = s->next_node; i < s->gb->n_nodes; i++) {
         const struct tnn_kernel * k = tnn__kernel_of(s->gb->nodes[i]);

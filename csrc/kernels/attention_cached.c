@@ -10,7 +10,7 @@
 /* The part of the cache that one key-value head of one sequence uses. A row of the cache has the keys of the KV heads, then
  * their values. */
 struct head_cache {
-    char * keys, * values; /* of the first token of the sequence */
+    char * keys, * values; /* the keys and values of the first token of the sequence */
     size_t row;            /* bytes of a row of the cache */
     bool   half;           /* the numbers are f16; if false, they are f32 */
 };

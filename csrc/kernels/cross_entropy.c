@@ -136,7 +136,7 @@ static void run_back(const struct tnn_kernel * k, struct ggml_tensor * dst, int 
     }
 }
 
-/* Checks that each target of the rows is a token or ignored. */
+/* Checks that each target of the rows is a token or the ignored id. */
 static int check_targets(tnn_session * s, const struct tnn_kernel * k, const struct ggml_tensor * node) {
     const struct rows        * p      = k->params;
     const struct ggml_tensor * logits = tnn__operand(k, node, 0), * targets = tnn__operand(k, node, 1);
@@ -173,8 +173,8 @@ static const struct tnn_kernel_type CROSS_ENTROPY_BACK = {
 
 /* Appends the gradients of all logits, in the order of the rows. If the logits exist only in parts, the gradient of a
  * part is followed directly by the gradients of x and of the weight that use it. So only one part is in memory at a time.
- * rows: the node that computes the losses of the rows, or the last one if several nodes compute the losses of some rows
- * each. divisor: as for tnn_fused_cross_entropy, or NULL. z: the coefficient of the z-loss. */
+ * rows: the node that computes the losses of the rows; if each of several nodes computes the losses of some rows, the
+ * last of these nodes. divisor: as for tnn_fused_cross_entropy, or NULL. z: the coefficient of the z-loss. */
 static void rows_backward(struct tnn_gradients * g, struct ggml_tensor * rows, struct ggml_tensor * divisor, float z) {
     const struct tnn_kernel * k = tnn__kernel_of(rows);
     if (k->continues) {

@@ -15,7 +15,7 @@ double tnn__sum_of_losses(const float * losses, int64_t n, int64_t windows);
 /* Appends the gradients of the logits. The gradient of each row of the logits is multiplied by the weight of its sequence.
  * If the logits exist only in parts, each part is computed again, because the weights depend on the losses of all rows.
  *
- * rows: the node that computes the losses, or the last one if several nodes compute the losses of some rows each.
+ * rows: the node that computes the losses; if each of several nodes computes the losses of some rows, the last of them.
  * pairs: [sequences / 2, 3]; its last two rows are the weights. sequence: the number of rows of a sequence. */
 void tnn__weighted_backward(struct tnn_gradients * g, struct ggml_tensor * rows, struct ggml_tensor * pairs, int64_t sequence);
 

@@ -34,8 +34,8 @@ static const struct kernels * kernels_at(int i) {
     const struct kernels * kernels[3];
     int n = 0;
 #if defined(TNN_GEMM_AVX512)
-    /* On an AMD CPU, vdpbf16ps computes 1.94 times as many multiply-adds in a second as an f32 FMA, and on an Intel CPU
-     * with AMX 0.5 times as many. */
+    /* On an AMD CPU, vdpbf16ps computes 1.94 times as many multiply-adds in a second as an f32 FMA. On an Intel CPU
+     * with AMX, vdpbf16ps computes only 0.5 times as many. */
     const bool has_bf16 = tnn__cpu_has_avx512_bf16(), bf16_is_fast = tnn__cpu_is_amd();
     if (has_bf16 && bf16_is_fast) {
         kernels[n++] = &AVX512_BF16;

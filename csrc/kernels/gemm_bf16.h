@@ -66,8 +66,8 @@ static inline void put_eights(float * out, int64_t step, int64_t q, v8u even, v8
     }
 }
 
-/* Packs a panel, out [steps_of(kc)][NR], for each window: kc elements of each of width <= NR columns of B. Columns beyond
- * width are 0. */
+/* Packs a panel, out [steps_of(kc)][NR], for each window: kc elements of each of `width` columns of B (at most NR).
+ * Columns beyond the width are 0. */
 static void pack_panel(const float * b, int64_t b_row, int64_t b_col, int64_t kc, int64_t windows, int64_t width, float * out) {
     for (int64_t w = 0; w < windows; w++, b += kc * b_row, out += steps_of(kc) * NR) {
         int64_t j = 0, p = 0;

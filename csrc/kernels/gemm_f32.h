@@ -32,8 +32,8 @@ static inline void transpose_sixteen(const float * b, int64_t b_col, float * out
 }
 #endif
 
-/* Packs a panel, out [windows * kc][NR]: kc elements for each window, of each of width <= NR columns of B. Columns of the
- * panel beyond width are 0 if they belong to a vector that a tile reads. */
+/* Packs a panel, out [windows * kc][NR]: for each window, kc elements of each of `width` columns of B (at most NR). Columns
+ * of the panel beyond the width are 0 if they belong to a vector that a tile reads. */
 static void pack_panel(const float * b, int64_t b_row, int64_t b_col, int64_t kc, int64_t windows, int64_t width, float * out) {
     kc *= windows;
     if (b_col == 1) {

@@ -52,8 +52,8 @@ static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, 
     }
 }
 
-/* Computes dx = sum over the weights of dy W (+ add). The fused multiply-adds of a weight start from the sum of the
- * weights before it. Operands: dy, weights..., [add]. */
+/* Computes dx = sum over the weights of dy W (+ add). The fused multiply-adds with a weight start from the sum of the
+ * products with the weights before it. Operands: dy, weights..., [add]. */
 static void run_back_x(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     const struct linear      * p   = k->params;
     const struct ggml_tensor * dy  = dst->src[0];

@@ -55,7 +55,7 @@ static double minus_log_sigmoid(double z, double * sigmoid) {
     return z > 0.0 ? log_1_e : log_1_e - z;
 }
 
-/* Returns the loss of a pair. Sets *slope to its derivative with respect to the margin. */
+/* Returns the loss of a pair. Sets *slope to the derivative of the loss with respect to the margin. */
 static double loss_of_pair(int32_t kind, const float * settings, double margin, double * slope) {
     const double beta = (double) settings[BETA], smoothing = (double) settings[LABEL_SMOOTHING];
     if (kind == TNN_PREFERENCE_IPO) {

@@ -42,7 +42,7 @@ static void sift_down(const float * x, bool descending, int32_t * places, int64_
     }
 }
 
-/* Finds the places of the first k of the n elements of x in sorted order. */
+/* Sets the first k places to the indices of the first k elements in sorted order. x has n elements. */
 static void sort_row(const float * x, int64_t n, bool descending, int32_t * places, int64_t k) {
     for (int64_t i = 0; i < k; i++) {
         places[i] = (int32_t) i;

@@ -45,7 +45,7 @@ static inline __attribute__((always_inline)) vec whole_number(vecu shifted, uint
 }
 
 /* Returns byte i of each lane of w, minus a whole number. A byte below 128 fills the upper seven bits of the
- * mantissa of a float. A byte of eight bits is put one byte lower. */
+ * mantissa of a float. A byte that needs all eight bits is put one byte lower. */
 static inline __attribute__((always_inline)) vec byte_of(vecu w, const int i, const bool eight_bits, float minus) {
     const int  left    = (eight_bits ? 8 : 16) - 8 * i;
     const vecu shifted = left >= 0 ? w << (left >= 0 ? left : 0) : w >> (left >= 0 ? 0 : -left);

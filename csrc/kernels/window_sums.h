@@ -34,7 +34,7 @@ struct tnn_rows_of_batch {
 /* The windows of the current batch. */
 struct tnn_windows {
     int64_t n;      /* number of windows in a batch */
-    int64_t begin;  /* the first window of the step that this process computes */
+    int64_t begin;  /* this process computes the windows of the step from this window on */
     int64_t at;     /* the first window of this batch, counted in the step */
     bool    keep;   /* later batches may follow: store the nodes that they need */
     bool    single; /* the step has only one window, so a second part of a gradient continues the sum of the first */

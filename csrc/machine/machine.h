@@ -27,7 +27,7 @@ uint64_t tnn__memory_available(void);
 
 /* ---- huge pages (huge_pages.c) ---- */
 /* Lets the system use huge pages for new memory, if it is large. The CPU keeps the addresses of a limited number of pages.
- * If a kernel reads rows of more pages, the CPU must look their addresses up again, which is slow in a virtual machine. */
+ * If a kernel reads rows from more pages, the CPU must look up addresses again, which is slow in a virtual machine. */
 void tnn__prefer_huge_pages(void * memory, size_t size);
 
 /* ---- CPU (cpu.c) ---- */

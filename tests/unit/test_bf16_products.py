@@ -74,8 +74,8 @@ def test_special_numbers_have_the_bits_of_the_oracle(name: str) -> None:
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_result_is_flushed_only_if_it_is_denormal_after_rounding(name: str) -> None:
     # 2^-126 is the smallest normal number. Sums from 2^-126 - 2^-151 on are rounded to this number, and smaller sums
-    # are rounded to denormals. ARM processors flush the results of all these sums to zero, and x86 processors only
-    # those of the smaller sums.
+    # are rounded to denormals. ARM processors flush the results of all these sums to zero. x86 processors flush only
+    # the results of the smaller sums.
     least = np.float32(2.0**-126)
     for below, want in ((2.0**-151, least), (2.0**-150, 0.0), (2.0**-152, least), (2.0**-151 * (1 + 2**-7), 0.0)):
         a = np.array([[-(below * 2.0**60), 1.0]], np.float32)

@@ -63,7 +63,7 @@ class Played(Round):
     """A round on several sessions. It writes its calls to a journal, which still exists after a crash."""
 
     def __init__(self, journal: TextIO, counts: Counter[str]) -> None:
-        self.journal, self.counts = journal, counts  # super().__init__ makes a call, which needs both
+        self.journal, self.counts = journal, counts  # super().__init__ makes a call, which needs these attributes
         journal.seek(0)
         journal.truncate()
         super().__init__(0)

@@ -47,7 +47,8 @@ _DEFAULTS: dict[str, Any] = {
     "tie_word_embeddings": False,
     "attention_bias": False,
 }
-# The configuration classes with these defaults differ in the default of num_key_value_heads, so the key is required.
+# The configuration classes that share these defaults have different defaults of num_key_value_heads, so this key is
+# required.
 _DEFAULTS_OF_OTHERS = {
     **_DEFAULTS,
     "num_key_value_heads": None,

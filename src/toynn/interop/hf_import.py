@@ -84,7 +84,7 @@ def import_hf(folder: Path) -> TrainedModel:
             "set tie_word_embeddings to false to use both matrices"
         )
     tokenizer, from_model = _tokenizer(folder, shape.vocab)
-    if from_model:  # the class of tokenizer_class has other rules than the tokenizer.json that an export writes
+    if from_model:  # an export writes a tokenizer.json, whose rules differ from those of tokenizer_class
         settings = without_class(settings)
     with naming(folder):
         return TrainedModel(

@@ -26,7 +26,7 @@ _WHOLE = ".base_layer.weight"  # base weights that PEFT saves beside the adapter
 # Keys that change what is computed, each with the only value that toynn supports, which is also PEFT's default.
 _ONLY: dict[str, Any] = {"peft_type": "LORA", "fan_in_fan_out": False, "bias": "none"}
 _READ = ("r", "lora_alpha", "use_rslora", "target_modules", "init_lora_weights", *_ONLY)
-# Initializations of the matrices that leave the base unchanged. Others, such as "pissa", change its weights.
+# Initializations of the adapter that leave the base unchanged. Others, such as "pissa", change the weights of the base.
 _INITIAL = (True, False, "gaussian", "orthogonal")
 # Keys that change neither what the adapter computes nor its matrices. Dropout has an effect only in PEFT's training.
 _IGNORED = (
@@ -154,8 +154,8 @@ def _spec(config: dict[str, Any], rank: int, targets: tuple[str, ...]) -> Adapte
             f"r is {found!r:.60} in {CONFIG}, but the matrices in {WEIGHTS} have rank {rank}; both must be equal"
         )
     named, modules = config.get("target_modules"), {ADAPTABLE[key] for key in targets}
-    # A string is a pattern, and the matrices in the file are those that the pattern found. A list has names of modules,
-    # which may begin with the path of the module.
+    # If target_modules is a string, it is a pattern, and the file contains the matrices that the pattern selected. If
+    # it is a list, it contains names of modules. Such a name may begin with the path of the module.
     if not isinstance(named, str) and (not isinstance(named, list) or set(map(_module, named)) != modules):
         raise FileFormatError(
             f"target_modules is {named!r:.120} in {CONFIG}, but {WEIGHTS} has matrices for "

@@ -158,7 +158,8 @@ class Processes:
         try:
             yield
         except GeneratorExit:
-            # Ctrl-C arrived just before an error entered this block, and the command has already printed its message.
+            # Ctrl-C arrived before contextlib could pass an error to this generator. Python now closes the generator,
+            # and the command has already printed the message of Ctrl-C.
             self._comm.Abort(130)
             raise
         except BaseException as error:

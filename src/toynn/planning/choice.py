@@ -20,7 +20,7 @@ with naming_the_extra():
     from toynn.training.model_config import ModelArgs
 
 OVERHEAD = 1.03  # duration of a run with evaluations and checkpoints, divided by the duration of its steps
-_STEPS = 1_000_000  # number of steps in the configuration of a measurement, which any usual warm-up fits
+_STEPS = 1_000_000  # number of steps in the configuration of a measurement; large enough for any usual warm-up
 _MARGIN = 0.9  # share of the available memory that a plan uses
 
 

@@ -37,8 +37,8 @@ LAW = Path(__file__).with_name("law.json")
 KNOWN_PASSES = 4.0  # up to this number of passes, a further pass is almost as good as new text
 SHARED = ("repeats",)  # constants that all kinds of text share; "repeats" is the constant R
 OF_KIND = ("E", "G", "n0", "u0", "alpha", "beta")
-_USEFUL = 0.05  # a pass is not worth its time if it counts less than this share of the first pass
-_BETWEEN_KINDS = 0.02  # added in `_spread`: a text whose probe fits one kind exactly can still be of another kind
+_USEFUL = 0.05  # a further pass is left out if it counts as less than this share of the first pass
+_BETWEEN_KINDS = 0.02  # keeps `_spread` above 0, because a text can differ from the kind that its probe fits
 _DIFFERENCE = 1e-4  # step of the numerical derivatives
 
 
@@ -124,7 +124,8 @@ class ScalingLaw:
             changed[i] += _DIFFERENCE
             gradient[i] = (self._log_loss(changed, text, layer_parameters, tokens) - middle) / _DIFFERENCE
         of_constants = float(gradient @ self.covariance @ gradient)
-        of_runs = self.residual**2 * (1 if text.probe is None else 2)  # of the run, and of the probe if there is one
+        # the deviation of the run itself, and that of the probe if there is one
+        of_runs = self.residual**2 * (1 if text.probe is None else 2)
         of_kind = self._spread(text, layer_parameters, tokens) ** 2
         return Prediction(middle, math.sqrt(max(of_constants, 0.0) + of_runs + of_kind))
 

@@ -15,7 +15,7 @@ TOKENS_OF_STEP = CONTEXT * BATCH
 WARMUP = 20  # steps
 DECAY = 0.2  # share of all steps during which the learning rate falls to 0
 FEWEST_STEPS = PROBE_STEPS = 125  # steps of the shortest runs, and of the probe, which shows how difficult a text is
-EVALUATED = 128  # windows of the validation split in the runs that the law is fitted to, and in the probe
+EVALUATED = 128  # number of windows that the probe, and each run of the scaling law, evaluates
 _HEAD, _WIDE_HEAD = 32, 64  # size of an attention head in models narrower than _WIDE, and in other models
 _WIDE = 320
 _D_FF_STEP = 32  # d_ff is a multiple of this number

@@ -85,7 +85,7 @@ class GenerationWorker:
     """
 
     def __init__(self, waiting: int) -> None:
-        self._most = waiting + 1  # the waiting jobs, and the job that runs
+        self._most = waiting + 1  # largest number of jobs: the waiting jobs, and the job that runs
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._n_jobs = 0

@@ -67,7 +67,7 @@ def run_server(app: ASGIApp, listener: Listener, limits: Limits, started: Callab
         server.should_exit = True
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    # The server runs in a thread, because in the main thread uvicorn would send itself the signals again at its end.
+    # The server runs in a thread. In the main thread, uvicorn would raise each received signal again when it ends.
     thread = threading.Thread(target=server.run, args=([listener.socket],), name="toynn-server", daemon=True)
     thread.start()
     try:

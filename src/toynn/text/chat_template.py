@@ -339,7 +339,7 @@ def _reason(status: int) -> dict[str, str]:
 
 def _end(process: subprocess.Popen[bytes], pipe: Connection, owner: int) -> None:
     pipe.close()
-    # a fork also copies this object, but the forked process must not end the process of its parent
+    # after a fork, both processes have this object; only the owner may end the child process of the template
     if os.getpid() == owner:
         process.kill()
         process.wait()

@@ -191,7 +191,7 @@ class TrainConfig:
         self._check_time()
         self._check_doublings()
         if self.train.epochs is not None or self.schedule.falls:
-            return  # with epochs, the number of steps is not known yet; a timed run can begin to fall in the warm-up
+            return  # with epochs, the number of steps is not known yet; with falls, the rate can fall in the warm-up
         warmup, decay = self.schedule.warmup_of(self.train.steps), self.schedule.decay
         if self.schedule.kind == "wsd" and warmup + decay > self.train.steps:
             raise ConfigurationError(

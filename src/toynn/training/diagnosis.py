@@ -36,7 +36,7 @@ _VANISHED = 0.02  # gradients have vanished if the median of their norms is belo
 _GAP, _SHARE_OF_GAP = 0.1, 0.2  # validation loss minus training loss: nats per token, and share of the validation loss
 _RISE, _SHARE_OF_RISE = 0.3, 0.1  # rise of the mean loss: nats per token, and share of the lowest mean
 _ERRORS = 10.0  # the mean loss must also rise by this many standard errors: the lowest of many means is low by chance
-_SETTLED = 100  # number of steps after the warm-up; then the loss must have fallen
+_SETTLED = 100  # the loss must have fallen after this number of steps after the warm-up
 _LEARNED = 0.85  # a run from random weights has learned if its mean loss is at most this share of its first loss
 _UNCHANGED = 0.97  # the mean loss has hardly changed if it is at least this share of the first loss
 
@@ -186,7 +186,7 @@ class Diagnosis:
         training = fmean(self._more_losses)
         gap = loss - training
         if self._epoch <= 1:
-            # The model has not seen any text twice, so the two splits differ by this much without memorising.
+            # The model has not seen any text twice, so memorising is not the reason for this gap.
             self._early_gap = max(gap, 0.0)
             return None
         if gap - self._early_gap <= max(_GAP, _SHARE_OF_GAP * loss):

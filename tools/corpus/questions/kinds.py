@@ -70,7 +70,7 @@ def opposites() -> Iterator[Pair]:
     for pair in OPPOSITES:
         for one, other in (pair, pair[::-1]):
             if (one, other) in (("light", "heavy"), ("light", "dark"), ("short", "long")):
-                continue  # "light" has two opposites, and "short" too, so these questions are left out
+                continue  # "light" and "short" have two opposites each, so these questions are left out
             yield from _pairs(
                 (f"what is the opposite of {one}?", f"which word is the opposite of {one}?",
                  f"say the opposite of {one}.", f"if it is not {one}, what is it?"),

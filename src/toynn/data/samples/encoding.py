@@ -77,10 +77,7 @@ class Encoder:
     def _cut_or_error(self, encoded: Encoded) -> Encoded | Refused:
         try:
             return self._cut(encoded)
-        except (
-            TinyNNValueError,
-            TinyNNMemoryError,
-        ) as error:  # the chat template refuses the conversation without its oldest turns
+        except (TinyNNValueError, TinyNNMemoryError) as error:  # the chat template refuses the shorter conversation
             return Refused(encoded.place, error)
 
     def _marked(self, one: Rendered, ids: list[int], offsets: list[tuple[int, int]]) -> Encoded:
@@ -91,7 +88,7 @@ class Encoder:
         else:
             counted = np.zeros(len(ids) + len(end), dtype=np.uint8)
             counted[len(ids) :] = 1
-            # bisect works, because the starts of the tokens are in rising order, and so are their ends
+            # bisect works, because both the starts and the ends of the tokens are in rising order
             for first, last in one.spans:
                 begin = bisect_right(offsets, first, key=_END)
                 counted[begin : bisect_left(offsets, last, begin, key=_START)] = 1

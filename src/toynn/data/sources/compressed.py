@@ -19,8 +19,8 @@ _SKIPPABLE = tuple(bytes([0x50 + n]) + b"\x2a\x4d\x18" for n in range(16))
 _PART = 1 << 20  # bytes
 _PACKED_PART = 1 << 10  # bytes of a Zstandard file that are unpacked at once; they can become 32 MiB
 _LARGEST_WINDOW = 1 << 27  # largest number of bytes that unpacking a Zstandard file may need
-# A file with a larger ratio of unpacked to packed bytes was made to fill the disk. Compression reduces real texts to a
-# tenth of their size, and texts that repeat themselves to a hundredth.
+# A file with a larger ratio of unpacked to packed bytes is probably meant to fill the disk. Compression reduces real
+# texts to a tenth of their size. It reduces texts that repeat themselves to a hundredth.
 _MOST_RATIO, _ALWAYS_ALLOWED = 400, 1 << 28
 
 

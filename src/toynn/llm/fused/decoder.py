@@ -40,7 +40,7 @@ from toynn.tinynn.memory import want_memory
 
 CACHES = {"f32": TNN_F32, "f16": TNN_F16}  # the types of cached keys and values
 _CHUNK = 512  # number of tokens read at once; it limits the memory of the activations
-_GROWTH = 1 << 25  # the free memory is checked each time when the cache has grown by this number of bytes
+_GROWTH = 1 << 25  # the free memory is checked each time the cache has grown by this number of bytes
 
 
 class LlamaDecoder(Initialised):

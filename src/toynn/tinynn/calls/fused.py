@@ -18,7 +18,7 @@ from toynn.tinynn.session import Session, Tensor, built, handle, handles, option
 
 
 def tnn_fused_add_product(s: Session, y: Tensor, x: Tensor, weight: Tensor, column: int) -> Tensor:
-    """Return y with the product x W^T added to its m columns from `column` on: [columns, rows].
+    """Return y plus the product x W^T, which is added to m columns of y from `column` on: [columns, rows].
 
     Args:
         y: [columns, rows].
@@ -121,9 +121,9 @@ def tnn_fused_attention(
 ) -> Tensor:
     """Return causal attention within each of B sequences, after NEOX RoPE: [n_heads d_head, B t_seq].
 
-    Query head h reads key-value head h // (n_heads / n_kv). With starts, a token sees only tokens of its own sample,
-    and results and gradients of a sample have the bits that they have at the start of a sequence. Each compute checks
-    the values of starts.
+    Query head h reads key-value head h // (n_heads / n_kv). With starts, a token sees only tokens of its own sample.
+    The results and gradients of a sample then have the same bits at every place in a sequence. Each compute checks the
+    values of starts.
 
     Args:
         qkv: [(n_heads + 2 n_kv) d_head, B t_seq]: query heads, key heads, value heads of a token.
@@ -131,7 +131,7 @@ def tnn_fused_attention(
         n_heads: number of query heads.
         n_kv: number of key-value heads.
         t_seq: tokens of one sequence.
-        window: number of tokens that a token sees, itself included; 0: itself and all earlier ones.
+        window: number of tokens that a token sees, itself included; 0: itself and all earlier tokens.
         scale: factor of the scores; 0: 1/sqrt(d_head).
         starts: i32 [B t_seq], or None: position, in its sequence, of the first token of the sample.
     """

@@ -28,7 +28,8 @@ def tnn_session_set_windows(s: Session, n: int, first: int) -> None:
 
     A gradient and a loss are added up in each window first. Then the sums of the windows are added as a binary tree
     over the numbers of the windows in the step, so the bits do not depend on the sizes of the batches
-    (`tnn_train_step`). first: the number of the first window of a step that this session computes.
+    (`tnn_train_step`). This session computes some windows of each step, or all of them. first: the number of the first
+    window that this session computes.
 
     Raises:
         SessionError: tensors of a graph exist, as for `tnn_session_set_graph_capacity`.

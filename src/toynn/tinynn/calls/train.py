@@ -66,11 +66,11 @@ def tnn_compute_backward(s: Session) -> None:
 
 
 def tnn_continue_step(s: Session, t: Tensor | None = None) -> None:
-    """Continue the batch that `tnn_begin_step` has begun: compute until the gradient of t is complete, or without t
-    until the end of the batch.
+    """Continue the batch that `tnn_begin_step` has begun: compute until the gradient of t is complete, or until the end
+    of the batch if t is left out.
 
-    `tnn_download_window_sum` can read complete gradients before the end. If the call fails while it computes, the batch
-    is abandoned.
+    `tnn_download_window_sum` can read complete gradients before the end of the batch. If the call fails while it
+    computes, the batch is abandoned.
 
     Args:
         t: a parameter, or None.
