@@ -75,7 +75,9 @@ def test_settings_of_a_user_stay_and_are_named_if_the_law_does_not_know_them(dat
     plan = toynn.plan(data, time="10s", config=file, batch=2, **LIGHT)
     assert (plan.settings["optimizer.lr"], plan.settings["evaluation.every"]) == (0.001, 7)
     assert plan.tokens == 512 * plan.steps
-    assert plan.notes[-1] == "the expected loss is that of the plan's own value of optimizer.lr, train.batch"
+    assert plan.notes[-1] == (
+        "the expected loss is for the plan's own values, not for your values, of optimizer.lr, train.batch"
+    )
 
 
 @pytest.mark.usefixtures("_probed")

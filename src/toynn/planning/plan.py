@@ -300,5 +300,5 @@ def _notes(
         )
     others = sorted({key_set(one) for one in overrides if not key_set(one).startswith(_WITHOUT_EFFECT)})
     if others:
-        notes.append(f"the expected loss is that of the plan's own value of {', '.join(others)}")
+        notes.append(f"the expected loss is for the plan's own values, not for your values, of {', '.join(others)}")
     return tuple(notes)
