@@ -21,7 +21,7 @@ static int64_t out_size(tnn_session * s, const struct direction * d, int64_t siz
     }
     const int64_t rest = size + 2 * (int64_t) d->padding - (int64_t) d->dilation * (kernel - 1) - 1;
     if (rest < 0) {
-        tnn__fail(s, TNN_E_VALUE, "the kernel spans %lld elements (%s = %d), but x has only %lld elements, including the padding",
+        tnn__fail(s, TNN_E_VALUE, "the kernel spans %lld elements (%s = %d), but at most %lld are possible, the size of x with its padding",
                   (long long) (d->dilation * (kernel - 1) + 1), d->names[2], (int) d->dilation,
                   (long long) (size + 2 * (int64_t) d->padding));
         return 0;

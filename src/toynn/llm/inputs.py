@@ -109,7 +109,7 @@ def checked_hp(m_hp: npt.ArrayLike) -> FloatArray:
     array = _checked_row("m_hp", m_hp, _HP)
     if array[0, _HP.index("eps")] == 0.0:
         raise TinyNNValueError(
-            "m_hp: eps must be above 0, because the update of a weight without a gradient would be 0/0, got 0"
+            "m_hp: eps must be above 0, got 0; otherwise the update of a weight without a gradient would be 0/0"
         )
     return array
 

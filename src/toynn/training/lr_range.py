@@ -97,8 +97,8 @@ def range_test(args: TrainArgs, lowest: float = LOWEST, highest: float = HIGHEST
     windows = windows_of(data.train, start.t_seq, config.train.seed, config.data, config.windows_of_step)
     if isinstance(windows, PairBatcher):
         raise ConfigurationError(
-            "train.objective must be next_token, got dpo, because the loss of preference pairs does not show whether "
-            "a learning rate is too high; choose optimizer.lr by hand"
+            "train.objective must be next_token, got dpo; choose optimizer.lr by hand, because the loss of preference "
+            "pairs does not show whether a learning rate is too high"
         )
     if config.lr == 0:
         raise ConfigurationError("optimizer.lr must be above 0, got 0; leave out optimizer.lr")
