@@ -172,21 +172,21 @@ tnn_tensor tnn_sum_rows(tnn_session * s, tnn_tensor a) {
 
 static const char * refuses_sub(const struct tnn_grad_needs * g, const struct ggml_tensor * t) {
     return tnn__grad_needed(g, t->src[1]) && !ggml_are_same_shape(t->src[0], t->src[1])
-         ? "ggml has no derivative for a b that is repeated; use tnn_add of the scaled b" : NULL;
+         ? "ggml has no derivative for a tensor b that is repeated; use tnn_add of the scaled b" : NULL;
 }
 
 static const char * refuses_div(const struct tnn_grad_needs * g, const struct ggml_tensor * t) {
     return tnn__grad_needed(g, t->src[1]) && !ggml_are_same_shape(t->src[0], t->src[1])
-         ? "ggml has no derivative for a b that is repeated; use tnn_repeat first" : NULL;
+         ? "ggml has no derivative for a tensor b that is repeated; use tnn_repeat first" : NULL;
 }
 
 static const char * refuses_mul_mat(const struct tnn_grad_needs * g, const struct ggml_tensor * t) {
     const struct ggml_tensor * a = t->src[0], * b = t->src[1];
     if (tnn__grad_needed(g, b) && ggml_is_quantized(a->type) && (a->ne[2] != b->ne[2] || a->ne[3] != b->ne[3])) {
-        return "ggml has no derivative for a quantized a that is repeated";
+        return "ggml has no derivative for a quantized tensor a that is repeated";
     }
     if (tnn__grad_needed(g, a) && (a->ne[2] != b->ne[2] || a->ne[3] != b->ne[3]) && b->ne[3] != 1) {
-        return "ggml has no derivative for an a that is repeated over ne3";
+        return "ggml has no derivative for a tensor a that is repeated over ne3";
     }
     return NULL;
 }

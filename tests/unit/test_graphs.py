@@ -83,7 +83,7 @@ UNDERIVED: dict[str, tuple[Build, str]] = {
         lambda s, d: nn.tnn_cpy(s, nn.tnn_scale(s, d.w, 2.0), d.w), "it overwrites a tensor that depends",
     ),
     "a parameter taken away from each row": (
-        lambda s, d: nn.tnn_sub(s, d.x, d.bias), "no derivative for a b that is repeated",
+        lambda s, d: nn.tnn_sub(s, d.x, d.bias), "no derivative for a tensor b that is repeated",
     ),
     "a weight for several of a fourth dimension": (
         lambda s, d: nn.tnn_matmul(s, d.w, nn.tnn_concat(s, d.cube, d.cube, 3)), "repeated over ne3",

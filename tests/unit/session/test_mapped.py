@@ -369,7 +369,7 @@ def test_a_derivative_of_a_repeated_quantized_weight_is_refused(tmp_path: Path) 
         loss = nn.tnn_sum(s, nn.tnn_matmul(s, w, p))
         nn.tnn_set_loss(loss)
         nn.tnn_build_forward_only(s, loss)
-        with pytest.raises(TinyNNValueError, match="no derivative for a quantized a that is repeated"):
+        with pytest.raises(TinyNNValueError, match="no derivative for a quantized tensor a that is repeated"):
             nn.tnn_build_backward(s)
 
 

@@ -140,7 +140,7 @@ def test_nan_comes_last_and_equal_elements_keep_their_order(s: Session) -> None:
 REFUSED: dict[str, tuple[Build, str]] = {
     "a repeated divisor": (
         lambda s, w: nn.tnn_div(s, nn.tnn_input_2d_f32(s, 3, 4), nn.tnn_view_1d(s, w, 4, 0)),
-        "ggml has no derivative for a b that is repeated; use tnn_repeat first",
+        "ggml has no derivative for a tensor b that is repeated; use tnn_repeat first",
     ),
     "out_prod": (lambda s, w: nn.tnn_out_prod(s, w, w), "OUT_PROD.* ggml has no derivative for it"),
     "sigmoid": (nn.tnn_sigmoid, "SIGMOID.* ggml has no derivative for it"),
