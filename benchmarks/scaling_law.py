@@ -34,7 +34,7 @@ from toynn.training.events import Evaluated, Event
 
 RESULTS = ROOT / "benchmarks" / "results" / "scaling_law.jsonl"
 PAGE = ROOT / "docs" / "planning.md"
-FEWEST = PROBE_STEPS  # steps of the shortest run of each size and text; each further run has twice as many
+FEWEST = PROBE_STEPS  # steps of the shortest run of each size and text; each further run has twice as many steps
 
 # The runs in their order: a text, a size, and the largest number of steps.
 LADDER = (

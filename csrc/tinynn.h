@@ -29,7 +29,7 @@
  *   - The comment after an argument describes it. If it starts with "optional", the tensor may be left out (0 or None).
  *     If it starts with "default V:", the argument is a keyword in Python, with that default.
  *   - In the groups flags and introspection, a call on a tensor t takes only the tensor in Python, which knows its session.
- *   - Lines that start with an error code describe errors of the call, besides those that the heading states.
+ *   - Lines that start with an error code describe errors of the call, besides the errors in the heading.
  */
 #ifndef TINYNN_H
 #define TINYNN_H
@@ -222,7 +222,7 @@ TNN_API tnn_tensor tnn_add(tnn_session * s, tnn_tensor a, tnn_tensor b);
 TNN_API tnn_tensor tnn_sub(tnn_session * s, tnn_tensor a, tnn_tensor b);
 /* Return a * b, element by element. b is repeated to the shape of a. */
 TNN_API tnn_tensor tnn_mul(tnn_session * s, tnn_tensor a, tnn_tensor b);
-/* Return a / b, element by element. b is repeated to the shape of a; if b is repeated, it has no derivative. */
+/* Return a / b, element by element. A smaller b is repeated to the shape of a; a repeated b has no derivative. */
 TNN_API tnn_tensor tnn_div(tnn_session * s, tnn_tensor a, tnn_tensor b);
 /* Return the product of a [m, k] and b [n, k], summed over k: [m, n]. Dimensions 2 and 3 of a are repeated to match
  * those of b. The product has no derivative. */
@@ -710,7 +710,7 @@ TNN_API int tnn_download_window_sum(tnn_session * s,
     int64_t at,
     float * data, /* n elements */
     int64_t n);
-/* Run the realized graph node by node and measure the seconds of each, in the order of tnn_graph_node. The results are
+/* Run the realized graph node by node and measure the seconds of each node, in the order of tnn_graph_node. The results are
  * those of tnn_compute or tnn_compute_backward, but this call is slower. */
 TNN_API int tnn_compute_profiled(tnn_session * s, double * seconds, int64_t n);
 

@@ -18,7 +18,7 @@ struct tnn_gradients {
 bool tnn__needs_gradient(const struct tnn_gradients * g, const struct ggml_tensor * t);
 /* Returns the sum of the gradients of t that were added so far, or NULL. */
 struct ggml_tensor * tnn__gradient_so_far(const struct tnn_gradients * g, const struct ggml_tensor * t);
-/* Returns the sum of the gradients of t that were added so far, or NULL, and forgets it, so that the backward function of
+/* Returns the sum of the gradients of t that were added so far, or NULL. Forgets the sum, so that the backward function of
  * t is not called. */
 struct ggml_tensor * tnn__take_gradient(const struct tnn_gradients * g, const struct ggml_tensor * t);
 /* Appends a kernel on args, and adds its result to the gradient of t. */

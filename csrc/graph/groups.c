@@ -7,8 +7,8 @@
  * No bit of a result changes, because every node computes the same values.
  *
  * Groups could be longer if each thread computed the same rows in every product, because a thread would then read only
- * rows that it has computed itself. But this costs more than it saves: each core would read every weight completely,
- * and another core has just updated a part of the weight.
+ * rows that it has computed itself. But this costs more than it saves. Each core would read every weight completely,
+ * although other cores have just updated parts of the weight.
  */
 #include "graph/schedule.h"
 

@@ -19,8 +19,8 @@
 #define TNN_FLAG_RECOMPUTE (1 << 25)
 #define TNN_FLAG_AGAIN     (1 << 26)
 
-/* The tensor that owns the memory of t: the tensor of which t is a view, or t itself. It is a macro, so that const is
- * kept. */
+/* The tensor that owns the memory of t: the tensor of which t is a view, or t itself. This is a macro, so that the result
+ * is const if t is const. */
 #define tnn__root(t) ((t)->view_src != NULL ? (t)->view_src : (t))
 
 /* Returns the number of operands. They are next to each other, starting at src[0]. */

@@ -11,7 +11,7 @@ void tnn__windows_realize(tnn_session * s);
 int tnn__windows_begin(tnn_session * s, int32_t mode);
 /* Ends the batch. done: whether the batch was computed. */
 void tnn__windows_end(tnn_session * s, bool done);
-/* Drops the batch that tnn_begin_step has begun, if there is one, and with it the unfinished step. */
+/* Drops the batch that tnn_begin_step has begun, if there is one, together with its unfinished step. */
 void tnn__abandon_batch(tnn_session * s);
 
 #endif

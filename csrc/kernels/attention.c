@@ -167,7 +167,8 @@ static void scores_back(const struct tnn_attention_shape * h, const struct tnn_a
     }
 }
 
-/* Adds the gradients of a block of queries to b->dvalues and b->dkeys, and writes those of the rotated queries to b->dq. */
+/* Adds the gradients of a block of queries to b->dvalues and b->dkeys, and writes the gradients of the rotated queries
+ * to b->dq. */
 static void products_back(const struct tnn_attention_shape * h, const struct tnn_attention_buffers * b, const struct tnn_attention_block * k,
                           const float * dout, const struct sums * sums) {
     const int64_t n_keys = tnn__block_keys(h, k), begin = tnn__first_key(h, k->first);

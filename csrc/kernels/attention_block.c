@@ -133,7 +133,7 @@ static void compute_scores(const struct tnn_attention_shape * h, const struct tn
     }
 }
 
-/* Replaces the scores of a block of keys by their exponentials, and adds them to the lanes of each query. */
+/* Replaces the scores of a block of keys by their exponentials, and adds the exponentials to the lanes of each query. */
 static void replace_by_exp(const struct tnn_attention_shape * h, const struct tnn_attention_buffers * b,
                            const struct tnn_attention_block * k, int64_t key, const float max[TNN_QUERIES],
                            float lanes[TNN_QUERIES][V8_LANES]) {

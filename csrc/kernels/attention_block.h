@@ -3,8 +3,8 @@
  * One row of qkv has a token's query heads, then its key heads, then its value heads. Scores exist only for a block of
  * queries at a time, and only for the keys that the block sees. The scores are divided into blocks of TNN_KEYS keys, so that
  * a product reads scores that are still in the cache. A query sees its own key and the keys before it, up to
- * the size of the window, and only those of its own sample if several samples share a sequence. Sums over keys start at
- * the first key that the query sees, so their order does not depend on the division into blocks.
+ * the size of the window. If several samples share a sequence, a query sees only keys of its own sample. Sums over keys
+ * start at the first key that the query sees, so their order does not depend on the division into blocks.
  */
 #ifndef TNN_ATTENTION_BLOCK_H
 #define TNN_ATTENTION_BLOCK_H

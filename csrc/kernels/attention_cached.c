@@ -15,7 +15,8 @@ struct head_cache {
     bool   half;           /* the numbers are f16; if false, they are f32 */
 };
 
-/* Rotates the keys of n tokens and writes them and their values to the cache. qkv, table: the rows of the first token. */
+/* Rotates the keys of n tokens, and writes the rotated keys and the values of the tokens to the cache.
+ * qkv, table: the rows of the first token. */
 static void write_tokens(const struct tnn_attention_shape * h, const struct head_cache * c, const float * qkv, const float * table,
                          int64_t kv, int64_t past, int64_t n, float * rotated) {
     for (int64_t i = 0; i < n; i++) {
@@ -91,8 +92,9 @@ static void attend_all(const struct tnn_attention_shape * h, const struct tnn_at
     }
 }
 
-/* Computes the attention of the last tokens of several sequences. First, their keys and values are written to the cache. A thread
- * computes whole key-value heads of a sequence. Operands: qkv, RoPE table, cache, number of earlier tokens, [first rows]. */
+/* Computes the attention of the last tokens of several sequences. First, the keys and values of these tokens are written to the
+ * cache. A thread computes whole key-value heads of a sequence. Operands: qkv, RoPE table, cache, number of earlier tokens,
+ * [first rows]. */
 static void run_cached(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     const struct tnn_attention_shape   h = tnn__attention_shape(k->params);
     const struct tnn_attention_buffers b = tnn__attention_buffers(scratch, k->params);

@@ -48,7 +48,7 @@ static inline float bf16_fma(float a, float b, float c) {
         return r; /* r is not denormal; this branch also returns a NaN */
     }
     if (fabsf(r) == FLT_MIN) {
-        /* The exact sum may be below FLT_MIN. fmaf then rounded it to the precision of a denormal. With 24 bits, only
+        /* The exact sum may be below FLT_MIN. If so, fmaf rounded the sum to the precision of a denormal. With 24 bits, only
          * sums from FLT_MIN - 2^-151 on are rounded to FLT_MIN. sum + error is the exact sum of product and c. */
         const double sign  = r > 0.0f ? 1.0 : -1.0;
         const double least = 0x1p-126 - 0x1p-151;

@@ -9,8 +9,8 @@
 bool tnn__is_cross_entropy(const struct ggml_tensor * t);
 /* Returns the id of targets that do not count. cross_entropy: a tensor for which tnn__is_cross_entropy is true. */
 int32_t tnn__ignored_id(const struct ggml_tensor * cross_entropy);
-/* Returns the sum of n losses in f64. The losses of each window are added in their order, and the sums of the windows as
- * a tree (kernels/window_sums.h). */
+/* Returns the sum of n losses in f64. The losses of each window are added in their order. Then the sums of the windows are added
+ * as a tree (kernels/window_sums.h). */
 double tnn__sum_of_losses(const float * losses, int64_t n, int64_t windows);
 /* Appends the gradients of the logits. The gradient of each row of the logits is multiplied by the weight of its sequence.
  * If the logits exist only in parts, each part is computed again, because the weights depend on the losses of all rows.

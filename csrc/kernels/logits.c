@@ -109,7 +109,7 @@ static int64_t cost(const struct tnn_kernel * k, const struct ggml_tensor * node
     return ggml_nelements(node) * node->src[0]->ne[0];
 }
 
-/* The cost of a gradient is that of the logits: the size of dy times the length of a row of x. */
+/* A gradient costs as much as the logits: the size of dy times the length of a row of x. */
 static int64_t cost_of_gradient(const struct tnn_kernel * k, const struct ggml_tensor * node) {
     return ggml_nelements(tnn__operand(k, node, 0)) * node->ne[0];
 }

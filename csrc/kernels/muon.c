@@ -31,8 +31,8 @@
 /* hp: learning rate, momentum, weight decay */
 enum { LR, MOMENTUM, WEIGHT_DECAY, N_HP };
 
-/* Returns whether the step changes nothing: the gradients are only accumulated, or they are not finite. norm: NULL, or
- * a result of tnn_fused_grad_norm. */
+/* Returns whether the step changes nothing: the gradients are only accumulated, or their norm is not finite. norm: NULL,
+ * or a result of tnn_fused_grad_norm. */
 static bool idle(const struct tnn_kernel * k, const struct ggml_tensor * norm) {
     return !k->s->update || (norm != NULL && !isfinite(tnn__data(norm)[0]));
 }

@@ -102,8 +102,8 @@ static void run_pairs(const struct tnn_kernel * k, struct ggml_tensor * dst, int
     }
 }
 
-/* Computes the sum of the losses of the pairs, in the order of kernels/window_sums.h, and divides it. Operands: result of
- * PREFERENCE_PAIRS, settings. */
+/* Computes the sum of the losses of the pairs, in the order of kernels/window_sums.h, and divides the sum by the divisor.
+ * Operands: result of PREFERENCE_PAIRS, settings. */
 static void run_mean(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) nth;
     (void) scratch;

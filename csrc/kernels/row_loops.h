@@ -15,7 +15,7 @@
 struct tnn_row_loops {
     /* Returns the largest of max and of n elements of x. Elements that are NaN do not count. */
     float (*row_max)(const float * x, int64_t n, float max);
-    /* Adds exp(x - max) of n elements to the lanes. Writes the exponentials to out, unless it is NULL; out may be x. */
+    /* Adds exp(x - max) of n elements to the lanes. Writes the exponentials to out if out is not NULL. out may be x. */
     void (*add_exp)(const float * x, int64_t n, float max, float * out, float lanes[V8_LANES]);
     /* Multiplies n elements of p by a number, and adds p dp to the lanes. n is a multiple of eight. */
     void (*normalise)(float * p, const float * dp, int64_t n, float by, float lanes[V8_LANES]);
@@ -38,7 +38,7 @@ static inline float tnn__row_max(const float * x, int64_t n) {
     return tnn__row_loops()->row_max(x, n, -INFINITY);
 }
 
-/* Returns the sum of exp(x - max) of n elements. Writes the exponentials to out, unless it is NULL; out may be x. */
+/* Returns the sum of exp(x - max) of n elements. Writes the exponentials to out if out is not NULL. out may be x. */
 static inline float tnn__exp_sum(const float * x, int64_t n, float max, float * out) {
     float lanes[V8_LANES] = { 0.0f };
     tnn__row_loops()->add_exp(x, n, max, out, lanes);

@@ -5,7 +5,8 @@
 #include "kernels/parts.h"
 #include "ops/operands.h"
 
-/* Computes y = factor x. Operand: x, [columns, rows]. The gradient of x is computed in the same way from that of y. */
+/* Computes y = factor x. Operand: x, [columns, rows]. The gradient of x is computed in the same way from the gradient
+ * of y. */
 static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) scratch;
     const v8f factor = v8_set1(*(const float *) k->params);

@@ -26,8 +26,8 @@ struct tnn_stored {
  * is f32 and its rows are in order (head is 0). */
 struct tnn_stored tnn__stored(const struct ggml_tensor * w, bool transposed, int64_t head);
 
-/* Converts n elements of a row, from element begin on, and returns where they are in the stage. Whole blocks are converted, so the
- * stage needs room for n elements and a block at both ends. */
+/* Converts n elements of a row, from element begin on, and returns their address in the stage. Whole blocks are converted, so the
+ * stage must have space for n elements and for a block at both ends. */
 const float * tnn__stored_row(const struct tnn_stored * w, int64_t row, int64_t begin, int64_t n, float * stage);
 
 /* Converts n f16 numbers to f32. */

@@ -29,8 +29,8 @@ static atomic_uintptr_t g_page_size;
 
 /* ------------------------------------------------------------------ the signal handler: it calls only async-signal-safe functions */
 
-/* Replaces the pages from the address to the end of its range. Returns false if no range contains the address, or if
- * the system refuses. */
+/* Replaces the pages from the address to the end of the range that contains it. Returns false if there is no such
+ * range, or if the system refuses. */
 static bool replace(uintptr_t address) {
     const uintptr_t page = address & ~(atomic_load(&g_page_size) - 1);
     uintptr_t       last = 0;

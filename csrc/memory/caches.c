@@ -19,7 +19,7 @@ static size_t padded(const struct ggml_tensor * t, size_t align) {
     return GGML_PAD(ggml_nbytes(t), align);
 }
 
-/* Gives all caches memory for this number of rows; 0: for their own numbers. If memory runs out, nothing changes. */
+/* Gives each cache memory for this number of rows; 0: for its present number of rows. If memory runs out, nothing changes. */
 static int place(tnn_session * s, int64_t rows) {
     const size_t align = ggml_backend_buft_get_alignment(ggml_backend_cpu_buffer_type());
     size_t       size  = 0;

@@ -81,7 +81,7 @@ static void find_last_uses(const struct plan * p) {
         const int end = end_of(p, i);
         note_use(p, node, end);
         for (int j = 0; j < GGML_MAX_SRC && node->src[j] != NULL; j++) {
-            /* ggml computes RMS_NORM and a MUL that follows it as one node, so x must be kept for both */
+            /* ggml computes RMS_NORM and the MUL after it as one node, so x must be kept until this MUL */
             note_use(p, node->src[j], node->op == GGML_OP_RMS_NORM ? i + 1 : end);
         }
     }

@@ -86,7 +86,7 @@ tnn_tensor tnn_ssm_scan(tnn_session * s, tnn_tensor state, tnn_tensor x, tnn_ten
     return tnn__appended(s, 1, ggml_ssm_scan(s->ctx_c, t_s, t_x, t_dt, t_a, t_b, t_c, t_i, 1));
 }
 
-/* Returns the operand q or k. Its numbers of heads and sequences must divide those of v. */
+/* Returns the operand q or k. Its numbers of heads and sequences must divide the same numbers of v. */
 static struct ggml_tensor * per_head(tnn_session * s, const char * arg, tnn_tensor h, const struct ggml_tensor * v) {
     struct ggml_tensor * t = shaped(s, arg, h, v->ne[0], -1, v->ne[2], -1);
     if (t != NULL && (v->ne[1] % t->ne[1] != 0 || v->ne[3] % t->ne[3] != 0)) {

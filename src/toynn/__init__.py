@@ -11,7 +11,7 @@ from toynn import _interpreter  # noqa: F401  first of all imports: it refuses a
 # Type checkers assume that this name is True. Importing it from typing would double the import time.
 TYPE_CHECKING = False
 
-# The module of each public name. A name that is the last part of its module's path is the module itself.
+# The module of each public name. If a name is the last part of the module's path, the name stands for the module.
 _MODULES = {
     "AdamW": "toynn.llm.adamw",
     "ChatReply": "toynn.api.reply_stream",

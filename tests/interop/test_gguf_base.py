@@ -40,8 +40,8 @@ from tuned_models import BASES, base_of, random_adapters
 F32 = npt.NDArray[np.float32]
 
 RANK = 2
-# Largest allowed difference of logits and gradients from those of the same values in f32, relative to the largest
-# value. The results differ, because ggml also rounds the second operand of a product if the matrix has one of these
+# Largest allowed difference from the logits and gradients of the same weights in f32, relative to the largest logit or
+# gradient. The results differ, because ggml also rounds the second operand of a product if the matrix has one of these
 # types.
 CLOSE = {"toy": 2e-6, "f32": 2e-6, "f16": 2e-3, "bf16": 2e-2, "q8_0": 5e-2}
 each_format = pytest.mark.parametrize("form", CLOSE)

@@ -20,7 +20,7 @@ from file_operations import Operation, Sync
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="needs the program strace")
 
 FEW = Limits(exhaustive=64, random=4)
-# testing all states of these workloads takes a minute, so only the slow test does it
+# testing all states of these workloads takes a minute, so only the slow test includes these workloads
 SLOW = {"training", "training without best", "going back", "training on pairs"}
 
 

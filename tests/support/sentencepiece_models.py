@@ -15,7 +15,7 @@ from interop_models import TEXTS, TRAINED_ON, make
 from toynn.interop.sentencepiece_bpe import SentencePieceBpe, write_sentencepiece
 from toynn.model.trained_model import TrainedModel
 
-# Parts of which random texts are made: scripts, emoji, code, spaces, and texts with several possible pieces.
+# Random texts are made of these parts: scripts, emoji, code, spaces, and texts with several possible pieces.
 PARTS = [
     " ", "   ", "\n", "\r\n", "\t", "\t\t", "\u00a0", "\u3000", "\u2581", "a", "the ", " cat", "It's", "CAFE", "ababa",
     "banana ", "aaaa", "____", "====", "def f(x):\n    return x", "{'a': [1, 2.5e-3]}", "0123456789", "\u00e9",

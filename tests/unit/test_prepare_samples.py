@@ -398,7 +398,7 @@ def test_a_damaged_file_is_refused(
     before = hashlib.sha256(raw).hexdigest()
     raw[-len(content or b"x") :] = content or bytes([raw[-1] ^ 1])
     (copy / name).write_bytes(raw)
-    if content is not None:  # the content is wrong, although its sha256 is the recorded one
+    if content is not None:  # meta.json gets the SHA-256 of the wrong content
         meta = (copy / "meta.json").read_text()
         assert meta.count(before) == 1
         (copy / "meta.json").write_text(meta.replace(before, hashlib.sha256(raw).hexdigest()))

@@ -13,7 +13,8 @@ _Noreturn void broken(const struct decoder * d, const char * promise) {
     abort();
 }
 
-/* Returns the state of a session. The flags are those of the newest tensors only, because calls use them most often. */
+/* Returns the state of a session. Only the flags of the newest tensors are compared, because calls use these
+ * tensors most often. */
 static struct standing standing(const struct slot * slot) {
     tnn_session * s     = slot->s;
     int64_t       flags = 0;

@@ -25,7 +25,7 @@ with naming_the_extra():
 
 _CHILD = Path(__file__).with_name("bpe_process.py")
 # BpeTrainer allocates the memory for all tokens before it starts: a hash table, and a list with 24 bytes per token. An
-# entry of the table has 33 bytes. The number of entries is a power of two, of which at most 7/8 are used.
+# entry of the table has 33 bytes. The number of entries is a power of two, and at most 7/8 of the entries are used.
 _BYTES_PER_TOKEN = 100
 
 

@@ -54,7 +54,7 @@ def plan_of(lengths: npt.NDArray[np.int64], size: int) -> PackingPlan:
         while left > 0:
             fits = np.flatnonzero(has_space[length:])
             space = size if fits.size == 0 else length + int(fits[0])
-            # the chosen window stays the fullest one with enough space, so it gets samples until no more fit
+            # the chosen window stays the fullest window with enough space, so it gets samples until no more samples fit
             each = space // length
             if fits.size == 0:
                 chosen = np.arange(windows, windows - (-left // each), dtype=np.int64)

@@ -124,7 +124,7 @@ class ScalingLaw:
             changed[i] += _DIFFERENCE
             gradient[i] = (self._log_loss(changed, text, layer_parameters, tokens) - middle) / _DIFFERENCE
         of_constants = float(gradient @ self.covariance @ gradient)
-        # the deviation of the run itself, and that of the probe if there is one
+        # the deviation of the run; if the text has a probe, the deviation of the probe too
         of_runs = self.residual**2 * (1 if text.probe is None else 2)
         of_kind = self._spread(text, layer_parameters, tokens) ** 2
         return Prediction(middle, math.sqrt(max(of_constants, 0.0) + of_runs + of_kind))

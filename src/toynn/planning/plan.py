@@ -254,7 +254,7 @@ def _described(
 def _logging(option: Option, steps: int, overrides: tuple[str, ...]) -> list[str]:
     """Return settings for evaluations and checkpoints that take about 2 % of the time, unless the user set them."""
     every = max(1, steps // _EVALUATIONS)
-    # number of tokens; without a backward pass, an evaluation reads three times as many tokens per second as training
+    # tokens of an evaluation, which has no backward pass and so reads three times as many tokens per second as training
     per_evaluation = 3 * _SHARE_OF_EVALUATIONS * steps * option.tokens / _EVALUATIONS
     t_seq = option.config.train.t_seq or (option.config.model or ModelArgs()).ctx
     windows = min(max(round(per_evaluation / t_seq), _FEWEST_EVALUATED), _MOST_EVALUATED)

@@ -20,7 +20,7 @@ with naming_the_extra():
     from starlette.types import ASGIApp
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
-_GRACE = 5  # number of seconds that replies have to end after Ctrl-C
+_GRACE = 5  # number of seconds after Ctrl-C within which replies must end
 
 
 class Listener:

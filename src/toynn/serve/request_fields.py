@@ -131,7 +131,7 @@ def _request(
     messages: list[dict[str, str]] | None = None,
 ) -> GenerationRequest:
     sampling = {name: getattr(defaults, name) for name in ("temperature", "top_k", "top_p", "min_p")}
-    sampling["seed"] = secrets.randbits(31)  # as with OpenAI's API, a request without a seed gets a new one
+    sampling["seed"] = secrets.randbits(31)  # as with OpenAI's API, a request without a seed gets a random seed
     for name in (*sampling,):
         if name in fields:
             sampling[name] = fields[name]

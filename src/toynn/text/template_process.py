@@ -208,7 +208,7 @@ class Renderer:
 
 
 def _limit(kind: int, most: int) -> None:
-    with contextlib.suppress(ValueError, OSError):  # the system does not have this limit, or already has a smaller one
+    with contextlib.suppress(ValueError, OSError):  # the system lacks this limit, or a smaller limit is already set
         resource.setrlimit(kind, (most, most))
 
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from toynn.errors import FileFormatError
 
-LARGEST_ID = (1 << 24) - 1  # the library allocates lists of all ids up to the largest one
+LARGEST_ID = (1 << 24) - 1  # the library allocates lists of all ids up to the largest id
 # largest number of characters of a text or pattern in a rule; real rules have at most a few hundred
 _LONGEST_RULE = 1 << 16
 _MOST_RULES = 64  # largest number of rules in a part of a tokenizer; real tokenizers have at most a dozen

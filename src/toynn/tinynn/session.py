@@ -65,7 +65,7 @@ class Session:
             raise failure(ffi.NULL, lib.tnn_last_error_code(ffi.NULL))
         self._native = NativeSession(pointer)
         if ending.is_set() and threading.current_thread() is not threading.main_thread():
-            self._native.free()  # the interpreter has already closed all sessions, and would not close this one
+            self._native.free()  # the interpreter has closed all other sessions, and would not close this session
             raise SessionError("a daemon thread cannot make a session while the interpreter is ending")
         self._finalizer = weakref.finalize(self, self._native.free)
         self._finalizer.atexit = False  # at exit, NativeSession.leave frees the session

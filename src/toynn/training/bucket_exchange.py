@@ -24,8 +24,8 @@ from toynn.training.shares import Bucket
 
 F32 = npt.NDArray[np.float32]
 
-# Two buckets at a time: while one is transferred, the messages of the next one are filled. More buckets at a time would
-# need more memory, and the network would not be faster.
+# While one bucket is transferred, the messages of the next bucket are filled. More buckets at a time would need more
+# memory, and the network would not be faster.
 AT_A_TIME = 2
 
 

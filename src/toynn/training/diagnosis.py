@@ -31,7 +31,7 @@ _NORMS = 50  # number of earlier gradient norms
 _EVERY = 10  # the means and medians are computed after each tenth step
 # A gradient norm is a spike if it is above _SPIKE times the median of the earlier norms, and above _SMALL_NORM.
 _SPIKE, _SMALL_NORM = 10.0, 1.0
-_SMALL_LOSS = 0.2  # a model with a lower mean loss has tiny gradients, except for samples that it does not know yet
+_SMALL_LOSS = 0.2  # below this mean loss, no spike is reported, because each unknown sample has an unusually large norm
 _VANISHED = 0.02  # gradients have vanished if the median of their norms is below this share of the largest median
 _GAP, _SHARE_OF_GAP = 0.1, 0.2  # validation loss minus training loss: nats per token, and share of the validation loss
 _RISE, _SHARE_OF_RISE = 0.3, 0.1  # rise of the mean loss: nats per token, and share of the lowest mean
@@ -70,7 +70,7 @@ class Diagnosis:
         self._usual_norm = self._largest_usual = 0.0  # the last and the largest median of the norms; 0: no median yet
         self._first: float | None = None  # the first loss of a run from random weights
         self._lowest = math.inf  # the lowest mean loss
-        self._rate, self._settled = 0.0, 0  # learning rate of the last step; steps since the rate has stopped rising
+        self._rate, self._settled = 0.0, 0  # learning rate of the last step; steps since the rate stopped rising
         self._epoch, self._early_gap = 0.0, 0.0
         self._from_random_weights = False
 

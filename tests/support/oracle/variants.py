@@ -90,7 +90,7 @@ VARIANTS = {
         7,
         2,
     ),
-    # Of five layers, the second and the fourth are global; in the others a token sees three tokens.
+    # Of five layers, the second and the fourth are global; in the other layers a token sees three tokens.
     "gemma3": Variant(
         ModelShape(
             vocab=23,

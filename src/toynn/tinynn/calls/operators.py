@@ -49,7 +49,7 @@ def tnn_mul(s: Session, a: Tensor, b: Tensor) -> Tensor:
 def tnn_div(s: Session, a: Tensor, b: Tensor) -> Tensor:
     """Return a / b, element by element.
 
-    b is repeated to the shape of a; if b is repeated, it has no derivative.
+    A smaller b is repeated to the shape of a; a repeated b has no derivative.
     """
     return built(s, lib.tnn_div, handle(s, "a", a), handle(s, "b", b))
 
