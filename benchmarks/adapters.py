@@ -1,4 +1,4 @@
-"""Measure LoRA training beside PEFT, and write a section of docs/performance.md: `python -m benchmarks.adapters`."""
+"""Compare LoRA training with PEFT, and write a section of docs/performance.md: `python -m benchmarks.adapters`."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ def measured(row: Row, rounds: int, toynn: Callable[[], float], other: Callable[
 
 
 def commands(model: Path, folder: Path, rounds: int) -> list[Row]:
-    """Measure `toynn --help`, the first token, and importing the model by a call and by the command."""
+    """Measure `toynn --help`, the first token, `import_gguf` in this process, and `toynn import`."""
     from toynn.interop import import_gguf
 
     def imported() -> float:

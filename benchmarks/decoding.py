@@ -1,4 +1,4 @@
-"""Measure decoding and prefill beside llama.cpp, and write the table in docs/performance.md.
+"""Compare decoding and prefill with those of llama.cpp, and write the table in docs/performance.md.
 
 Run it with `make bench-decoding`. Both programs read the same GGUF files: random weights in the shape of
 SmolLM2-135M, in several types. llama.cpp has its own default settings (repacked weights, cache in f16). The programs

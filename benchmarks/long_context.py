@@ -1,4 +1,4 @@
-"""Measure training on long sequences beside PyTorch, and write a section of docs/performance.md: `make bench-long`."""
+"""Compare training on long sequences with PyTorch, and write a section of docs/performance.md: `make bench-long`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Compare plans with the runs that follow them: the time, and the validation loss.
 
-`python -m benchmarks.plan` prepares new stories of the grammar, to which the scaling law was not fitted, and runs
+`python -m benchmarks.plan` prepares stories that were not among the texts to which the scaling law was fitted. It runs
 `toynn train --time` in a child process for each size of the text and each time. Each run that has ended is a line of
 benchmarks/results/plan.jsonl, and a table is written to docs/planning.md. With the default arguments the script takes
 80 minutes, and no other program should run on the machine.
@@ -33,7 +33,7 @@ _TOYNN = (sys.executable, "-c", "from toynn.cli.start import main; main()")
 class Result:
     """A run that has ended. Losses are in nats per token.
 
-    text: name of the text. minutes: the given time. planned: seconds that the plan takes. seconds: duration of the
+    text: name of the text. minutes: the given time. planned: seconds that the plan expects. seconds: duration of the
     whole command. expected, low, high: the loss that the plan predicts, and its bounds. loss: the last validation loss.
     planned_steps, steps: number of steps in the plan and in the run. loaded: whether other programs used the machine
     during the run.

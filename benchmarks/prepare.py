@@ -1,4 +1,4 @@
-"""Measure `toynn prepare` beside datasets and tokenizers, and write a section of docs/performance.md.
+"""Compare `toynn prepare` with the libraries datasets and tokenizers, and write a section of docs/performance.md.
 
 Run it with `python -m benchmarks.prepare`.
 """

@@ -7,12 +7,12 @@
 The script trains small models with several numbers of processes in turn, and prints two tables:
 
 - the speed of 2 processes with 1 thread each, divided by the speed of 1 process with 2 threads;
-- the duration of a step with 1 thread in each process, measured, and predicted by the model from the constants that
-  `toynn bench-mpi` measures and from the speed of 1 process.
+- the measured and the predicted duration of a step, with 1 thread in each process. The cost model predicts it from the
+  constants that `toynn bench-mpi` measures, and from the speed of 1 process.
 
-With --overlap, the script compares steps of 2 processes that exchange gradients during the backward pass with steps
-that exchange them afterwards. Two processes on one machine exchange data through its memory, which keeps a core busy.
-So the script emulates a network: the processes exchange data through sockets of a network namespace, whose speed the
+With --overlap, the script compares two kinds of steps of 2 processes: the gradients are exchanged during the backward
+pass, or after the backward pass. Two processes on one machine exchange data through its memory, which keeps a core
+busy. So the script emulates a network: the processes exchange data through sockets of a network namespace, whose speed the
 kernel limits. This needs root, the programs unshare, ip and tc, and MPICH.
 """
 
@@ -54,9 +54,7 @@ SOCKETS = {"FI_PROVIDER": "tcp", "MPIR_CVAR_NOLOCAL": "1"}  # let MPICH use no s
 
 @dataclass(frozen=True)
 class Model:
-    """A model, and the windows of its steps. batch: number of windows in a step, a multiple of each number of
-    processes.
-    """
+    """A model, and the windows of its steps. batch: number of windows in a step. All numbers of processes divide it."""
 
     name: str
     settings: tuple[str, ...]

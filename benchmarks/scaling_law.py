@@ -166,7 +166,7 @@ def _train_trunk(data: Path, trunk: Path, size: Size, steps: int) -> None:
 
 
 def markdown(results: list[Result], law: ScalingLaw) -> str:
-    """Return a table of the constants, and a table of the runs beside the law."""
+    """Return a table of the constants, and a table of the runs with the losses that the law predicts."""
     names = list(law.log_constants)
     lines = ["| constant | value | standard deviation |", "| :-- | --: | --: |"]
     for i, name in enumerate(names):

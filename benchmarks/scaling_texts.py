@@ -1,7 +1,7 @@
 """The texts on which `make scaling-law` trains and on which `make bench-plan` tests plans, as data folders.
 
-Stories of any size come from the grammar of tools/corpus, at a fixed tree of this repository, so that later changes of
-the grammar do not change the texts.
+The grammar of tools/corpus writes the stories. The grammar comes from a fixed git tree of this repository, so that
+later changes of the grammar do not change the texts.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The texts on which `make sweep` and `make scaling-law` train, as data folders.
 
-The texts are files of a fixed tree of this repository, so that later commits change no result.
+The texts are files of a fixed git tree of this repository, so that later commits change no result.
 """
 
 from __future__ import annotations

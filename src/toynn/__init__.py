@@ -1,4 +1,4 @@
-"""Train small llama-family models on the real ggml, with losses that have the same bytes every time.
+"""Train small models of the llama family with ggml, with losses that have the same bytes in each run.
 
 For text, three functions are enough: `prepare` turns text files into training data, `train` trains a model on it, and
 `load` opens a model that continues and scores text. The other names are the engine on which these functions are built.

@@ -6,9 +6,9 @@ from __future__ import annotations
 def _refuse_sub_interpreter() -> None:
     """Raise ImportError in a sub-interpreter, because numpy and cffi keep state that belongs to a single interpreter.
 
-    This runs before any other import, for two reasons. numpy's own error does not say what to do, and it is only a
-    warning on Python 3.11 and earlier. Python 3.12.1 crashes later if one of its own extension modules could not be
-    imported in a sub-interpreter.
+    This runs before any other import, for two reasons. numpy's own error does not say what to do, and on Python 3.11
+    and earlier numpy only prints a warning. Python 3.12.1 crashes later if one of its own extension modules could not
+    be imported in a sub-interpreter.
     """
     try:
         import ctypes

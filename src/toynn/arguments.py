@@ -167,7 +167,7 @@ def boolean(name: str, value: object) -> bool:
 
 
 def instance_of(name: str, value: object, kind: type) -> None:
-    """Raise TinyNNTypeError unless the value is an object of that class."""
+    """Raise TinyNNTypeError unless the value is an object of the class `kind`."""
     if not isinstance(value, kind):
         raise TinyNNTypeError(f"{name} must be a {kind.__name__}, got {kind_of(value)}")
 

@@ -42,7 +42,7 @@ SUB_INTERPRETER = """
 @pytest.mark.parametrize("isolated", [True, False])
 @pytest.mark.parametrize("first", ["", "import toynn"])
 def test_a_sub_interpreter_cannot_import_toynn_and_the_main_interpreter_still_works(first: str, isolated: bool) -> None:
-    """The sub-interpreter has its own GIL or shares it (as in mod_wsgi), and toynn is already imported or not."""
+    """The test covers a sub-interpreter with its own or a shared GIL (as in mod_wsgi), before and after the import."""
     if sys.version_info >= (3, 13):
         arguments = "'isolated'" if isolated else "'legacy'"
     else:

@@ -175,7 +175,7 @@ def test_an_unsupported_key_is_refused_by_name(key: str, value: bytes | None, me
 
 @pytest.mark.other_programs
 def test_the_tokenizer_of_gemma_gives_the_ids_of_llama_cpp(tmp_path: Path) -> None:
-    """Gemma's tokenizer.json is a SentencePiece model that adds no space, but a <bos>, before the text."""
+    """Gemma's tokenizer.json is a SentencePiece model that adds a <bos> before the text, and no space."""
     symbols = ("<start_of_turn>", "<end_of_turn>", "\n", "\n\n", "\t")
     lists = lists_of(trained(add_dummy_prefix=False, user_defined_symbols=symbols), prefix="none")
     content = json.loads(write_sentencepiece(lists))

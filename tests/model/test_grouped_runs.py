@@ -167,7 +167,7 @@ def test_an_adapter_on_a_quantized_base_has_the_bits_of_padded_windows(
 
 
 def test_two_processes_write_the_bytes_of_one(samples: Path, tmp_path: Path) -> None:
-    """One process has only windows without a sample in some steps."""
+    """In some steps, one of the processes gets only windows without a sample."""
     sizes = {f"model.{key}": getattr(MODEL, key) for key in ("d_model", "n_heads", "n_kv", "d_ff", "n_layers", "ctx")}
     keys = {**sizes, "train.steps": 12, "train.batch": 8, "schedule.warmup": 2, "data.batching": "grouped"}
     words = [word for key, value in keys.items() for word in ("--set", f"{key}={value}")]

@@ -23,7 +23,7 @@ WHOLE = Variant(ONE.cfg, ONE.t_seq, t_batch=len(COUNTS))
 
 
 def masked(counts: tuple[int, ...] = COUNTS) -> npt.NDArray[np.int32]:
-    """Return targets for the sequences of WHOLE. `counts`: how many targets count, the last ones of each sequence."""
+    """Return targets for the sequences of WHOLE. counts: for each sequence, how many of its last targets count."""
     rows = targets(WHOLE).reshape(len(counts), -1)
     for row, count in zip(rows, counts, strict=True):
         row[: row.size - count] = IGNORED

@@ -114,8 +114,7 @@ def windows_of(variant: Variant) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.
 
 
 def gradients_of_parts(variant: Variant, weights: Arrays, n: int) -> tuple[Arrays, dict[str, int]]:
-    """Compute the parts of a step with n engines. Return the gradients as flat arrays, and of how
-    many sums each gradient consists."""
+    """Compute the parts of a step with n engines. Return each gradient, flat, and the number of sums that form it."""
     ids, targets = windows_of(variant)
     counted, own = int((targets != IGNORE_ID).sum()), WINDOWS // n
     sums: dict[tuple[str, int], dict[tuple[int, int], F32]] = {}

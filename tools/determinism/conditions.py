@@ -40,7 +40,7 @@ class Condition:
 
     @contextmanager
     def load(self) -> Iterator[None]:
-        """Keep the busy processes running."""
+        """Keep the busy processes running while the block runs."""
         started = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(self.busy)]
         try:
             yield

@@ -50,7 +50,7 @@ def output_of(*command: str | Path, cwd: Path | None = None, env: dict[str, str]
 
 
 def installed(python: Path) -> Installed:
-    """Return the toynn that is installed for that interpreter."""
+    """Return the toynn that is installed for an interpreter."""
     code = (
         "import json, platform, toynn; print(json.dumps({**toynn.build_info(), 'python': platform.python_version()}))"
     )

@@ -77,7 +77,7 @@ def decoder_of(
     cache: str = "f32",
     n_threads: int | None = None,
 ) -> LlamaDecoder:
-    """Return a decoder of a checkpoint.
+    """Return a decoder for the model of a checkpoint.
 
     base: the open base, if the checkpoint does not contain the weights of the model.
 
@@ -92,7 +92,7 @@ def decoder_of(
 
 
 def described_base(base: OpenBase) -> Checkpoint:
-    """Return the description of a base as a checkpoint without weights."""
+    """Return a checkpoint without weights that describes a base."""
     return Checkpoint(base.path, 0, base.description, None, {})
 
 

@@ -35,8 +35,8 @@ def plan(
     """Return which model to train on a text in a given time, how to train it, and the loss to expect.
 
     The plan measures the speed of a few models on this machine, which takes a few seconds, and predicts their losses by
-    a scaling law; see docs/planning.md. `toynn.train(data, run, time=time)` trains by the plan and ends in the time.
-    `toynn.train(data, run, **plan.settings)` trains for the number of steps of the plan instead.
+    a scaling law; see docs/planning.md. `toynn.train(data, run, time=time)` trains by the plan and ends within the
+    time. `toynn.train(data, run, **plan.settings)` trains for the number of steps of the plan instead.
 
     Args:
         data: a data folder that `toynn.prepare` made of plain text.
@@ -87,8 +87,8 @@ def plan_of(
 class TimedStart:
     """The start of a run that must end in a given time.
 
-    config: the configuration of the run. seconds_used: duration of the planning.
-
+    config: the configuration of the run.
+    seconds_used: duration of the planning.
     plan: None for a resumed run, which keeps its plan.
     """
 
@@ -110,8 +110,11 @@ def timed_start(
 ) -> TimedStart:
     """Return the start of a run that must end in a given time.
 
-    config: the path of a TOML file, or None. overrides: settings "section.key=VALUE". resumed: the run to resume, which
-    then has this time in total. other_start: whether training starts from an existing model.
+    time: the time of the whole run, also if the run is resumed.
+    config: the path of a TOML file, or None.
+    overrides: settings "section.key=VALUE".
+    resumed: the run to resume, or None.
+    other_start: whether training starts from an existing model.
 
     Raises the errors of `plan`.
     """

@@ -103,7 +103,7 @@ def prepare(
         paths: one or several files: plain text in UTF-8, JSON lines, a JSON array, or Parquet (extra toynn[parquet]).
             All but Parquet may be compressed with gzip or Zstandard. Separator lines divide a plain text into
             documents. A plain text without separator lines is one document.
-        out: the folder to create. It must not exist, or be empty, or contain only the remains of a killed `prepare`.
+        out: the folder to create. If it exists, it must be empty or contain only the remains of a killed `prepare`.
         documents: the documents as strings, instead of paths. A line feed is added to a document that does not end with
             one.
         vocab_size: learn a byte-level BPE tokenizer with this number of tokens, at least 257. Default: 4096. The
@@ -126,7 +126,7 @@ def prepare(
             plain text. Default: found from the content of each file.
         text_field: the field that contains the text of a sample. Default: "text".
         weights: for each file, how often each of its training samples is used in an epoch, above 0 and at most 1000.
-            With 2.5, each sample is used twice, and about half of the samples, chosen by the seed, a third time.
+            With 2.5, each sample is used two or three times; the seed chooses the samples that are used three times.
         skip_bad: the number of broken lines, elements or rows that are tolerated. They are counted and left out.
         chat_template: the template that turns conversations into text: "chatml", the path of a Jinja file, or the path
             of a model. Default: the template that comes with `tokenizer`.

@@ -105,7 +105,7 @@ class SampleOptions:
 
 
 def is_plain_text(sources: Sequence[DataSource]) -> bool:
-    """Return whether all sources are plain texts that are used once, so that no file of samples is needed."""
+    """Return whether all sources are plain texts with the weight 1. Their documents do not become samples."""
     return all(source.form == "plain" and source.weight == 1 for source in sources)
 
 

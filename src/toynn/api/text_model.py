@@ -194,7 +194,7 @@ class TextModel(GeneratingModel):
         has a start token, this token is put there. Then the first token of the text is predicted too.
 
         Args:
-            window: tokens of a window, 1 to n_ctx. Default: n_ctx.
+            window: number of tokens of a window, 1 to n_ctx. Default: n_ctx.
             stride: each window begins this many tokens after the window before, 1 to window. In all windows except the
                 first, only the last `stride` tokens count, so each token is predicted from at least window - stride
                 tokens. A smaller stride takes window / stride times as long, and normally gives a lower loss. Default:

@@ -56,7 +56,7 @@ class TrainingResult(Ended):
 
     @property
     def event(self) -> Ended:
-        """The last event of the run, which the callbacks received."""
+        """The last event that the callbacks of the run received."""
         return Ended(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Ended)})
 
     def load(self, which: str = "latest", *, n_ctx: int | None = None, n_threads: int | None = None) -> TextModel:

@@ -53,8 +53,8 @@ def command(
     plain text, how to train it, and the validation loss to expect.
 
     The speed of a few models is measured on this machine, which takes a few
-    seconds. Without --time, the plan is for the model of --params, and takes the
-    time for which this size is the best.
+    seconds. Without --time, the plan has a model with about --params weights,
+    and the time for which a model of this size is the best.
     """
     found = plan_of(data, time, params, memory, config, overrides, threads)
     if save is not None:

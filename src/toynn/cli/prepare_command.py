@@ -74,8 +74,8 @@ def command(ctx: click.Context, /, texts: tuple[Path, ...], out: Path, as_json: 
     TEXTS are plain text in UTF-8, JSON lines, JSON arrays or Parquet files. All but
     Parquet may be compressed (gzip, Zstandard).
 
-    `mpiexec -n 4 toynn prepare TEXTS --out OUT` encodes the texts in 4 processes,
-    with the same bytes.
+    `mpiexec -n 4 toynn prepare TEXTS --out OUT` encodes the texts in 4 processes.
+    OUT has the same bytes as with one process.
     """
     with working_for_process_0(ctx.obj, lambda task, _: task.opened()) as workers:
         if workers is not None or ctx.obj is None:

@@ -1,7 +1,7 @@
 """Start and end the process of the `toynn` command: signals, closed streams, modules that cannot be loaded.
 
-An error here is one line on stderr, as everywhere else. This module imports few other modules, because a Ctrl-C before
-`main` runs prints Python's traceback.
+An error here is one line on stderr, as everywhere else. This module imports few other modules, because a Ctrl-C during
+these imports, before `main` runs, prints Python's traceback.
 """
 
 from __future__ import annotations

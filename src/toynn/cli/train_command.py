@@ -105,12 +105,12 @@ def command(
     data, settings and initial weights give a model with the same bytes, for any
     number of threads, also if training was interrupted and resumed.
 
-    --time chooses a model and its training for the given time. With --resume,
+    --time chooses a model, and how to train it in the given time. With --resume,
     --time is the time of the whole run. Without --time, a resumed run keeps its
     time.
 
     `mpiexec -n 4 toynn train DATA --out RUN` trains in 4 processes, on one machine
-    or several, with the same bytes.
+    or several. The trained model has the same bytes as with one process.
     """
     is_silent = processes is not None and not processes.writes
     if resume and out is None:
@@ -250,7 +250,7 @@ def _view(log_every: int | None, quiet: bool, is_silent: bool) -> AbstractContex
 
 
 def _logger(option: str, out: Path) -> AbstractContextManager[Callback]:
-    """Return the callback that one of the options --tensorboard, --wandb and --mlflow asks for."""
+    """Return the callback for the option --tensorboard, --wandb or --mlflow."""
     if option == "--tensorboard":
         from toynn.training.tensorboard import TensorBoardView
 

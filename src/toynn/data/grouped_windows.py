@@ -42,7 +42,7 @@ class GroupedWindows(Initialised):
     group have the length of its longest sample, rounded up to a multiple of 8, but at most t_seq. The places after a
     sample have the id 0 and no target.
 
-    Each epoch uses each sample once. The samples are put in a random order, and each 64 * g consecutive samples are
+    Each epoch uses each sample once. The samples are put in a random order, and every 64 * g consecutive samples are
     sorted by length and divided into groups. The groups are used in a random order. If the number of samples is not a
     multiple of g, one group has windows without a sample, which have no target. Orders depend only on the seed and the
     number of the epoch, so a resumed run needs only the number of its next window.
@@ -57,7 +57,7 @@ class GroupedWindows(Initialised):
     longest: the length of the longest window.
     samples, divided: as in `SamplePieces`.
     shortest: the length of the shortest window of the first epoch.
-    filled: share of the places in the windows of the first epoch that samples fill, from 0 to 1.
+    filled: share of the places that samples fill, from 0 to 1, in the windows of the first epoch.
     """
 
     def __init__(self, split: PackedTokens, t_seq: int, seed: int, group: int, *, padded: bool = False) -> None:

@@ -74,14 +74,14 @@ def prepare(
 
     Args:
         texts: paths of UTF-8 files.
-        out: the folder to create. It must not exist, or be empty, or contain only the remains of a killed `prepare`.
+        out: the folder to create. If it exists, it must be empty or contain only the remains of a killed `prepare`.
         vocab_size: size of the byte-level BPE vocabulary to learn from the texts, at least 257. The vocabulary becomes
             smaller if the texts are short.
         tokenizer: an existing tokenizer.json, as its path or content, to use instead of learning one. Truncation and
             padding are turned off in the copy in `out`.
         validation: share of the documents used for validation, at least 0 (none) and below 1.
-        eos: the token that ends a document. It must not look like text. An existing tokenizer must have it as a special
-            token. "": documents get no end token.
+        eos: the token that ends a document. A single character is refused, and so is a text of only letters, digits and
+            spaces. An existing tokenizer must have this token as a special token. "": documents get no end token.
         separator: the line that separates documents. Default: <|endoftext|> and the text of eos. "": no separator.
         seed: random seed for choosing the documents for validation.
         progress: called with the stage ("learning" or "encoding"), the number of bytes done, and the number of all

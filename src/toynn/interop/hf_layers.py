@@ -101,8 +101,8 @@ def split_rope(content: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     """Return the keys of gemma3 with the RoPE of global layers only, and the base of local layers.
 
     The base is in rope_local_base_freq, or in rope_parameters (transformers 5), which then has an entry for each kind
-    of layer. The base is None if it is in neither of them. Raises FileFormatError if both differ, or if the local
-    layers have scaling.
+    of layer. The base is None if it is in neither of them. Raises FileFormatError if the two values
+    differ, or if the local layers have scaling.
     """
     base = content.get("rope_local_base_freq")
     nested = content.get("rope_parameters")

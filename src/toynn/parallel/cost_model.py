@@ -18,7 +18,9 @@ BACKWARD = 2 / 3  # the part of the operations that is in the backward pass
 
 @dataclass(frozen=True)
 class Network:
-    """latency: seconds until a message arrives. bandwidth: bytes per second that a process sends.
+    """The speed of the network and of the memory.
+
+    latency: seconds until a message arrives. bandwidth: bytes per second that a process sends.
 
     memory: bytes per second that a process reads and writes in its memory while the other processes do the same.
     """
@@ -32,7 +34,8 @@ class Network:
 class StepCost:
     """The parts of a step in seconds.
 
-    hidden: the part of transfer and latency during which the process computes. The other parts follow one another.
+    hidden: the seconds in which a process transfers and computes at the same time. They are contained in compute, and
+    also in transfer or latency.
     """
 
     compute: float
@@ -52,10 +55,11 @@ class StepCost:
 
 
 def bucket_limit(n: int) -> int:
-    """Return the number of elements that n processes exchange together.
+    """Return the largest number of elements of a bucket: the gradients that n processes exchange together.
 
-    Larger buckets would leave less to compute during their transfer. With more processes, the slices would become so
-    small that the latency of their messages dominates, so the limit grows.
+    During the transfer of a bucket, the processes compute the gradients of the next buckets. If the buckets are larger,
+    less computation is left for this time. Each process gets a slice of a bucket. If there are many processes and the
+    slices are small, the latency of the messages dominates. Therefore the limit grows with n.
     """
     return max(BUCKET, n * SLICE)
 
@@ -72,10 +76,13 @@ def step_cost(
 ) -> StepCost:
     """Return the cost of a step of n processes, each of which computes `flops` operations per second.
 
-    parameters: number of trained parameters. tokens: number of tokens of the whole step. It is assumed that the windows
-    of each process are one node of the tree over the windows, so that each gradient is sent once. batches: number of
-    batches of a process. Only the backward pass of the last batch hides transfers. embedding: parameters of the
-    embedding. Its gradient is the last one that is computed, so its transfer is not hidden.
+    parameters: number of trained parameters.
+    tokens: number of tokens of the whole step.
+    batches: number of batches of a process. Only the backward pass of the last batch hides transfers.
+    embedding: number of parameters of the embedding. The gradient of the embedding is computed last, so its transfer is
+        not hidden.
+
+    The windows of each process must be one node of the tree over the windows. Each gradient is then sent once.
     """
     touched = parameters * (TOUCHED + TOUCHED_OF_SLICE / n)
     sent = 2 * BYTES * parameters * (n - 1) / n  # an all-to-all exchange of gradients and an all-gather of weights

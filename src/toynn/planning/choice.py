@@ -49,7 +49,7 @@ class Choice:
 
 
 def best_training(option: Option, seconds: float, law: ScalingLaw, text: Text) -> Choice | None:
-    """Return the option with its best number of steps that fit into the time, or None if too few steps fit."""
+    """Return the option with the best number of steps that fits into the time, or None if too few steps fit."""
     fitting = int(seconds / (OVERHEAD * option.speed.seconds))
     if fitting < FEWEST_STEPS:
         return None

@@ -17,8 +17,8 @@ R is shared by all kinds of text. The other constants belong to one kind. law.js
 `make scaling-law` fits, and their covariance.
 
 The text of a user is of an unknown kind. A probe, the smallest model after 125 steps, shows how difficult the text is.
-The loss of each kind of text is multiplied by the loss of the probe, divided by the mean loss of the probes of this
-kind. The result is interpolated between the kinds of text by the loss of the probe.
+The loss of each kind of text is multiplied by a ratio: the loss of the probe, divided by the mean loss of the probes of
+this kind. The results for the kinds are interpolated by the loss of the probe.
 """
 
 from __future__ import annotations
@@ -175,9 +175,8 @@ class ScalingLaw:
     def balanced_tokens(self, text: Text, layer_parameters: float) -> float:
         """Return the number of tokens for which a model of this size is the best.
 
-        With the same number of operations, no smaller or larger model gives a lower loss.
-
-        The law of the kind that is nearest to the text decides.
+        With the same number of operations, no smaller or larger model gives a lower loss. The result is that of the
+        kind whose probes are nearest to the probe of the text.
         """
         kind = self.kinds[int(np.argmax(self._weights(text)))]
         c = {name: math.exp(value) for name, value in self.log_constants.items()}
@@ -187,5 +186,5 @@ class ScalingLaw:
         return effective / text.bytes_per_token
 
     def extrapolation(self, layer_parameters: float, read: float) -> float:
-        """Return by which factor a run exceeds the largest model or longest run of the fit of the law; at least 1."""
+        """Return the factor by which a run exceeds the largest model or the longest run of the fit; at least 1."""
         return max(1.0, layer_parameters / self.largest_parameters, read / self.largest_read)

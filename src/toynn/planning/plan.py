@@ -103,9 +103,11 @@ def make_plan(
 ) -> Plan:
     """Return a plan for the data in a folder.
 
-    seconds: the time, or None for the time for which this size of the model is the best. parameters: approximate number
-    of weights of the model, or None if the plan chooses it. memory: limit in bytes, or None for the available memory.
-    overrides: settings "section.key=VALUE". law: None for the law of this package.
+    seconds: the time. None: the time for which a model with this number of parameters is the best.
+    parameters: approximate number of weights of the model. None: the plan chooses the model.
+    memory: limit in bytes. None: the available memory.
+    overrides: settings "section.key=VALUE".
+    law: None: the law of this package.
 
     Raises TinyNNValueError if the data or the limits do not allow a plan, or ConfigurationError if an override is
     wrong.
@@ -252,7 +254,7 @@ def _described(
 
 
 def _logging(option: Option, steps: int, overrides: tuple[str, ...]) -> list[str]:
-    """Return settings for evaluations and checkpoints that take about 2 % of the time, unless the user set them."""
+    """Return settings with which evaluations take about 2 % of the time, without the settings that the user chose."""
     every = max(1, steps // _EVALUATIONS)
     # tokens of an evaluation, which has no backward pass and so reads three times as many tokens per second as training
     per_evaluation = 3 * _SHARE_OF_EVALUATIONS * steps * option.tokens / _EVALUATIONS

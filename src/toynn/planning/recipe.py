@@ -65,7 +65,7 @@ def warmup_of(steps: int) -> int:
 
 
 def decay_of(steps: int) -> int:
-    """Return the number of last steps, during which the learning rate falls. Raises the errors of `warmup_of`."""
+    """Return the number of steps at the end of a run in which the learning rate falls. Raises as `warmup_of` does."""
     return round(DECAY * integer("steps", steps, 1))
 
 

@@ -104,7 +104,7 @@ class GenerationWorker:
     def close(self) -> None:
         """End the thread after the jobs in the queue.
 
-        A caller that cancels the jobs before this call waits at most for the time of one token.
+        If all jobs were canceled before, this call takes at most the time of one token.
         """
         self._jobs.put(None)
         self._thread.join()

@@ -84,7 +84,7 @@ def run_server(app: ASGIApp, listener: Listener, limits: Limits, started: Callab
 
 
 def server_of(app: ASGIApp, limits: Limits) -> uvicorn.Server:
-    """Return a server of an application, which is not started."""
+    """Return a server for an application, without starting the server."""
     config = uvicorn.Config(
         app,
         http=_protocol(limits.client_seconds),

@@ -29,8 +29,8 @@ class MappedFile(Initialised):
 
     The pages are read from the file when they are first used, and other processes share them. Sessions to which the
     file is attached keep the mapping until they are closed. Python code reads the file with `read`, never through the
-    mapping, so a file that becomes shorter is an exception, not a signal. The caller can close `file` after this object
-    was made.
+    mapping, so a file that becomes shorter causes an exception, not a signal. The caller can close `file` after this
+    object was made.
 
     Args:
         file: a regular file that is open for reading in binary mode.

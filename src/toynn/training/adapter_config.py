@@ -61,7 +61,7 @@ def checked_base(base: object, init: object) -> Path | OpenBase | None:
     """Return the base of a run as an open base or a path.
 
     If init is an adapter, base says where the base of the adapter is. Raises TinyNNTypeError for a base of the wrong
-    type, or TinyNNValueError if init is another model.
+    type, or TinyNNValueError for a base together with an init that is not an adapter.
     """
     continues = isinstance(init, Checkpoint) and isinstance(init.contents, ModelOnBase)
     if base is not None and init is not None and not continues:

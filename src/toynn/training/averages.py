@@ -48,7 +48,7 @@ class AveragedWeights:
 
     @contextmanager
     def in_engine(self) -> Iterator[None]:
-        """Put the averages into the engine, and put the weights back at the end."""
+        """Put the averages into the engine for the block, and put the weights back after the block."""
         weights = {name: self._engine.download_weight(name) for name in self.shapes}
         try:
             for name, average in self._values.items():

@@ -1,7 +1,8 @@
 """Exchange the gradients and the weights of a step between processes, bucket by bucket, while the process computes.
 
 A bucket is sent as soon as its gradients are complete. During the transfer, the engine computes the gradients of the
-next buckets, or the optimizer updates the weights of the next buckets. The buckets do not affect any result.
+next buckets, or the optimizer updates the weights of the next buckets. The division into buckets does not affect any
+result.
 """
 
 from __future__ import annotations

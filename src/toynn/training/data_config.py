@@ -39,7 +39,7 @@ class DataArgs:
 
     @property
     def shares_windows(self) -> bool:
-        """Whether several samples or documents, which do not see each other, may share a window."""
+        """True if several samples or documents may share a window. Their tokens then do not see each other."""
         return bool(self.document_attention) and self.batching == PACKED
 
     def explicit(self, document_attention: bool) -> DataArgs:

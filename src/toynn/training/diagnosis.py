@@ -1,4 +1,4 @@
-"""Recognise from losses, learning rates and gradient norms that a run trains badly, and advise what to change.
+"""Recognise a run that trains badly by its losses, learning rates and gradient norms, and advise what to change.
 
 docs/diagnosis.md describes each sign. The advice depends only on numbers that the log contains, so the log of a run
 gives the same advice as the run itself.

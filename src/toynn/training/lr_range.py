@@ -78,7 +78,7 @@ def range_test(args: TrainArgs, lowest: float = LOWEST, highest: float = HIGHEST
     args.out: a path that does not exist.
 
     Raises TinyNNValueError if the range is empty or the loss did not fall; ConfigurationError for preference pairs and
-    for optimizer.lr = 0; the errors of `toynn.training.train`.
+    for optimizer.lr = 0; or the errors of `toynn.training.train`.
     """
     lowest = positive(spelled("lowest", "--lowest"), lowest)
     highest = positive(spelled("highest", "--highest"), highest)

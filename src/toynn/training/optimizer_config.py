@@ -69,8 +69,8 @@ class ScheduleArgs:
         min_ratio * lr during the last `decay` steps.
     warmup: number of first steps, during which the rate rises. None: 100 steps, or a tenth of all steps if this is
         less.
-    falls: the decisions of a run with train.seconds; see `toynn.training.time_budget`. The last entry "a-b" has the
-        last step of the run as b.
+    falls: the decisions of a run with train.seconds; see `toynn.training.time_budget`. In the last
+        entry "a-b", b is the last step of the run.
     double_batch: after each of these steps, the number of batches of a step doubles.
     """
 

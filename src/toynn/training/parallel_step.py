@@ -62,7 +62,7 @@ class ParallelSteps(StepsOnWindows):
     def _divide(self, places: Mapping[str, tuple[int, ...]]) -> BucketExchange:
         """Divide the weights into buckets, and set this process's shards to their weights and moments.
 
-        places: the result of `LlamaSeqEngine.gradient_places`. A gradient begins after those with smaller places.
+        places: the result of `LlamaSeqEngine.gradient_places`. Gradients are computed in the order of their places.
         """
         order = sorted(places, key=lambda name: max(places[name]))
         self._shards = self._empty_shards(order)

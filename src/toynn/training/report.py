@@ -119,10 +119,10 @@ def _curves_of(
 def _smooth(curve: _Curve, width: int, name: str = "") -> _Curve:
     """Return a curve with the mean over up to `width` steps around each step of the given curve.
 
-    Near the start, the mean is over fewer steps: as many after the step as there are before it. With more steps after
-    it the mean would be too low, because the loss falls fastest at the start. Near the end, the mean is over fewer
-    steps after the step than before it. The loss is almost constant there, and a mean over only a few steps would be
-    noisy.
+    Near the start, the mean is over fewer steps: the same number before and after the step. With more steps after the
+    step, the mean would be too low, because the loss falls fastest at the start. Near the end, the mean is over fewer
+    steps after the step than before the step. The loss is almost constant there, and a mean over only a few steps would
+    be noisy.
     """
     sums = [0.0, *itertools.accumulate(curve.values)]
     values, last, half = [], len(curve.values) - 1, (width - 1) // 2

@@ -29,8 +29,9 @@ from toynn.training.toml_config import to_toml
 class Saver:
     """Writes the checkpoints of a run, and removes the old checkpoints that the configuration does not keep.
 
-    run: the folder of the run, or None in a process that does not write it. moments: a function that returns the
-    moments by name. All processes of a job call it at the same place, because each process has a part of the moments.
+    run: the folder of the run, or None in a process that does not write it.
+    moments: a function that returns the moments by name. All processes of a job call this function at the same place,
+        because each process has a part of the moments.
     averages: the averages of the weights, which are saved as the weights of the model; None: the weights are saved.
     """
 

@@ -288,7 +288,7 @@ def _resumed(args: TrainArgs, held: Checkpoint, data: DataFolder) -> Start:
 
 
 def _changes_of_order(state: TrainingState, config: TrainConfig, step: int) -> tuple[str, ...]:
-    """Return a note if an older version, which added up the windows of a step in another order, took the last step."""
+    """Return a note if an older version took the last step and added up its windows in another order."""
     several = config.train.batch * config.train.accumulate > 1
     if not several or step == 0 or state.progress.order_of_sums == OVER_WINDOWS:
         return ()

@@ -84,7 +84,8 @@ class TimeBudget:
     def decide(self, step: int, config: TrainConfig) -> TrainConfig | None:
         """Return the configuration with a new last step, or None if the last step does not change.
 
-        step: the step that was just taken. Call this method after each step, when this object has received its event.
+        step: the step that was just taken. Call this method after each step, and after this object has received the
+            event `Stepped`.
         """
         seconds, left = self._seconds_of_a_step(), self._config.train.seconds - self.used
         falls, last = config.schedule.falls, config.train.steps

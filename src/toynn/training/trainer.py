@@ -206,7 +206,7 @@ class _Trainer:
 
     @property
     def _writes(self) -> bool:
-        """Whether this process writes the run: the only process, or process 0 of several."""
+        """True if this process writes the run: it is the only process, or process 0 of several."""
         return self._processes is None or self._processes.writes
 
     def run(self, log: RunLog | None, callbacks: Sequence[Callback], budget: TimeBudget | None) -> Ended:

@@ -190,7 +190,7 @@ def test_a_step_in_several_batches_has_the_bits_of_one_batch(t: int) -> None:
 
 
 def test_the_products_of_an_adapter_stay_f32_and_those_of_its_base_are_rounded() -> None:
-    """A new adapter does not change the logits. If its matrices were rounded, 1 and 1 + 2^-12 would be the same."""
+    """1 and 1 + 2^-12 are equal in bfloat16, but adapters that consist of these numbers give different logits."""
     with realized(CFG, t_seq=6, seed=3, precision="bf16") as plain:
         base = TrainedModel(plain.cfg, weights_of(plain), None)
         ids = np.arange(6)

@@ -38,7 +38,7 @@ _ROLES = {
 class Chat:
     """A conversation. messages, tools, variables: as in `toynn.text.chat_template.RenderRequest`.
 
-    prompt: the number of messages that are given, so that only the messages after them are completions. None: not
+    prompt: the number of messages that form the prompt; only the messages after the prompt are completions. None: not
     known, so every message of the assistant is a completion.
     """
 
@@ -130,7 +130,8 @@ def _completion(record: Mapping[str, Any]) -> Sample:
 def _pair(record: Mapping[str, Any]) -> Pair:
     """Return a pair. If the record has no prompt, the common beginning of both continuations becomes the prompt.
 
-    The same holds if the prompt is a text but the continuations are lists of messages, or the other way round.
+    This is also done if the prompt is a text but the continuations are lists of messages, or if the prompt is a list
+    but the continuations are texts.
     """
     texts = isinstance(record.get("chosen"), str)
     read: Callable[[Mapping[str, Any], str], Any] = _str if texts else _list

@@ -91,5 +91,5 @@ def needed_base(model: AnyModel, path: Path, base: object | None) -> BaseModel |
 
 
 def place_of_base() -> str:
-    """Return the end of an error message: how to say where a base is."""
+    """Return the end of an error message, which tells the user how to give the place of a base."""
     return f"give the place of the base with {spelled('base=', '--base')}"

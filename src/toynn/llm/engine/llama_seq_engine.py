@@ -190,11 +190,11 @@ class LlamaSeqEngine(PartialSteps):
             node_times: a list. The operator, tensor name and seconds of each node are added to it; `toynn.profile`
                 shows them. The results have the same bits. Cannot be combined with accumulate or update=False.
             starts: integers (T*B,), for each token the position, in its sequence, of the first token of its sample. A
-                token sees only tokens of its own sample. The loss, and the gradients of a sample's activations, have
-                the bits that they have for the sample at the start of a sequence of its own. Needs a graph built with
-                packed. Default: a sequence is one sample.
+                token sees only tokens of its own sample. The loss of a sample, and the gradients of its
+                activations, have the same bits as if the sample stood alone at the start of a sequence. Needs a graph
+                built with packed. Default: a sequence is one sample.
             step: the number of the step, 0 to 2^31 - 1, for a model that was realized with moments="bf16". The random
-                bits of the rounding depend on it, so it must be different in each step.
+                bits of the rounding depend on this number, so each step needs another number.
 
         Raises:
             TinyNNValueError, TinyNNTypeError: an argument is wrong; the message names it.

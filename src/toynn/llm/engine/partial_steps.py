@@ -89,7 +89,7 @@ class PartialSteps(TunedModel):
         starts: npt.ArrayLike | None = None,
         reference: npt.NDArray[np.float64] | None = None,
     ) -> None:
-        """Begin a batch of a step as `add_gradients` does, but compute nothing yet: `continue_gradients` computes.
+        """Begin a batch of a step as `add_gradients` does. `continue_gradients` computes the gradients later.
 
         If another batch begins, or another graph is built, before this batch is complete, this batch and the earlier
         batches of its step are dropped.
