@@ -21,7 +21,7 @@ class AdapterArgs:
     """The low-rank adapter (LoRA) that is trained on a frozen base; see `AdapterSpec`."""
 
     rank: int = documented(0, "rank of the adapter (LoRA) that is trained on a frozen base; 0: no adapter")
-    alpha: float = documented(16.0, "numerator of the scale of the adapter, which is alpha / rank")
+    alpha: float = documented(16.0, "the adapter is scaled by alpha / rank")
     rslora: bool = documented(False, "use the scale alpha / sqrt(rank) (rsLoRA) instead of alpha / rank")
     targets: tuple[str, ...] = documented(
         ("q", "k", "v", "o", "gate", "up", "down"), "matrices with an adapter: q, k, v, o, gate, up, down and output"

@@ -45,7 +45,7 @@ class OptimizerArgs:
         "type of the stored moments of matrices: f32, or bf16 with stochastic rounding, which needs half the memory",
     )
     ema: float = documented(
-        0.0, "decay rate of a running mean of the weights, which is evaluated and saved as the model; 0: no mean"
+        0.0, "decay rate of a running mean of the weights; this mean is evaluated and saved as the model; 0: no mean"
     )
 
     def __post_init__(self) -> None:
