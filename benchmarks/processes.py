@@ -12,8 +12,8 @@ The script trains small models with several numbers of processes in turn, and pr
 
 With --overlap, the script compares two kinds of steps of 2 processes: the gradients are exchanged during the backward
 pass, or after the backward pass. Two processes on one machine exchange data through its memory, which keeps a core
-busy. So the script emulates a network: the processes exchange data through sockets of a network namespace, whose speed the
-kernel limits. This needs root, the programs unshare, ip and tc, and MPICH.
+busy. So the script emulates a network: the processes exchange data through sockets of a network namespace, whose speed
+the kernel limits. This needs root, the programs unshare, ip and tc, and MPICH.
 """
 
 from __future__ import annotations

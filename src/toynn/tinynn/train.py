@@ -81,7 +81,7 @@ def tnn_begin_step(
     *,
     accumulate: bool = False,
 ) -> None:
-    """Begin a batch as `tnn_train_step` does with update=False, but compute nothing. `tnn_continue_step` computes the batch.
+    """Begin a batch as `tnn_train_step` does with update=False. `tnn_continue_step` computes the batch.
 
     Each call of `tnn_train_step`, `tnn_begin_step` and `tnn_graph_reset` abandons a batch that is not complete, and the
     earlier batches of its step.
