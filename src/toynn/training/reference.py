@@ -137,8 +137,8 @@ def _stored(run: Path, start: Start, data: DataFolder, engine: LlamaSeqEngine) -
             ours, of_run = dataclasses.asdict(meta.data), dataclasses.asdict(identity)
             part = next(name for name in of_run if ours[name] != of_run[name])
             raise FileFormatError(
-                f"{run / REFERENCE} belongs to other data: its SHA-256 {part!r} is {ours[part]}, but the data of the run "
-                f"has {of_run[part]}; restore the file"
+                f"{run / REFERENCE} belongs to other data: its SHA-256 {part!r} is {ours[part]}, but the data of the "
+                f"run has {of_run[part]}; restore the file"
             )
         if start.base is not None and meta.model_sha256 != start.base.identity.sha256:
             raise FileFormatError(
