@@ -153,7 +153,7 @@ TNN_API tnn_tensor tnn_rope_freq_factors_alloc(tnn_session * s, int64_t n);
  * TNN_E_VALUE: n is not a positive multiple of the dtype's block, or above 2^31 - 1. */
 TNN_API int64_t tnn_row_size(int32_t dtype, int64_t n);
 /* Attach a file. The mmap calls below use its pages as weights. If several files are attached, the mmap calls use the
- * file that was attached last. A file can be attached again to become the last one. The mapping must stay until the
+ * file that was attached last. A file can be attached again, so that the mmap calls use it again. The mapping must stay until the
  * session is freed. If the file is changed or becomes shorter, computing and downloading raise TNN_E_FILE, and the
  * process survives.
  * TNN_E_FILE: the file is shorter than size, or was changed.
@@ -212,7 +212,7 @@ TNN_API int tnn_zero_tensor(tnn_session * s, tnn_tensor t); /* Set all elements 
  * Each call appends one node, or several, to the graph and returns the result.
  *
  * All these calls raise TNN_E_VALUE for wrong shapes and numbers, TNN_E_TYPE for wrong dtypes, and TNN_E_STATE for stale
- * or foreign handles and if no graph is being built. */
+ * or foreign handles, or if no graph is being built. */
 /* Return the product of the tensors a [k, m] (f32, f16, bf16 or quantized) and b [k, n]: [m, n]. Dimensions 2 and 3
  * of a are repeated to match those of b. */
 TNN_API tnn_tensor tnn_matmul(tnn_session * s, tnn_tensor a, tnn_tensor b);
@@ -568,8 +568,8 @@ TNN_API tnn_tensor tnn_fused_adamw(tnn_session * s,
     tnn_tensor    step,  /* optional, an input i32 [1]: the number of the step */
     int32_t       seed); /* default 0: the seed of the random bits, which should differ between weights */
 /* Append one Muon step on the clipped gradient of a matrix. The step computes the momentum
- * (Nesterov), moves its singular values close to 1 by five Newton-Schulz iterations, and subtracts the resulting matrix
- * times lr sqrt(max(1, ne1 / ne0)) from w. If the norm is not finite, w and m stay unchanged. */
+ * (Nesterov), moves its singular values close to 1 by five Newton-Schulz iterations, multiplies the resulting matrix
+ * by lr sqrt(max(1, ne1 / ne0)), and subtracts the product from w. If the norm is not finite, w and m stay unchanged. */
 TNN_API tnn_tensor tnn_fused_muon(tnn_session * s,
     tnn_tensor    w,     /* a parameter [ne0, ne1] */
     tnn_tensor    grad,  /* its gradient */
@@ -751,7 +751,7 @@ TNN_API int64_t tnn_type_block_nbytes(int32_t dtype);
 TNN_API int tnn_dequantize(int32_t dtype, const uint8_t * data, int64_t nbytes, float * out, int64_t n);
 /* Convert n numbers from f32 to the type, as ggml does without an importance matrix. In quantized types, numbers smaller
  * than 2^-60 count as 0.
- * TNN_E_VALUE: ggml cannot convert to the type, or needs tables or an importance matrix for that (iq1, iq2, iq3); nbytes
+ * TNN_E_VALUE: ggml cannot convert to the type, or needs tables or an importance matrix to do so (iq1, iq2, iq3); nbytes
  * is not the size of n numbers; a number is NaN or infinite, or too large for the type. */
 TNN_API int tnn_quantize(int32_t dtype, const float * data, int64_t n, uint8_t * out, int64_t nbytes);
 
@@ -794,9 +794,9 @@ enum tnn_random_kind { TNN_RANDOM_LCG31 = 0, TNN_RANDOM_XORSHIFT64 = 1 };
 /* Compute the state of a new stream; any seed is allowed.
  * TNN_E_VALUE: an unknown kind. */
 TNN_API int tnn_random_seed(int32_t kind, int64_t seed, uint64_t * state);
-/* Fill data with n values of N(0, std^2), by Box-Muller in f64 (log, cos and sin of the C library), rounded to f32, and
- * advance the state. Box-Muller makes the values in pairs, from a cosine and a sine. If n is odd, the last sine is
- * dropped. */
+/* Fill data with n values of N(0, std^2), and advance the state. The values are computed by Box-Muller in f64 (log, cos
+ * and sin of the C library), and rounded to f32. Box-Muller makes the values in pairs, from a cosine and a sine. If n is
+ * odd, the last sine is dropped. */
 TNN_API int tnn_random_gaussian(int32_t kind, uint64_t * state, double std, float * data, int64_t n);
 /* cffi: end */
 #endif

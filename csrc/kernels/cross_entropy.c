@@ -1,8 +1,8 @@
 /* kernels/cross_entropy.c - cross entropy on target ids: the mean over the rows whose target is not the ignored id.
  *
  * Within rounding, the result is that of CROSS_ENTROPY_LOSS on one-hot labels, but a target is one number instead of a
- * row of labels. The logits are an operand (tnn_fused_cross_entropy), or they are computed in parts, each of several
- * rows, and the memory of a part is free before the next part is computed (tnn_fused_output_loss).
+ * row of labels. The logits are an operand (tnn_fused_cross_entropy), or they are computed in parts of several rows
+ * (tnn_fused_output_loss). The memory of a part is free before the next part is computed.
  */
 #include "kernels/cross_entropy.h"
 

@@ -13,7 +13,7 @@
  * The scheme is Goto's. B is packed into panels of NR columns, a KC x NC block at a time, and a tile of up to MR x NR
  * elements of C stays in registers during the loop over k. An operand that is small or has a suitable layout is read in
  * place. Unlike in a BLAS, there are no separate partial sums: a tile is stored to C after a block of k, and the next
- * block starts from it, which fixes the order of the sum.
+ * block starts from the stored tile. This fixes the order of the sum.
  */
 #include "kernels/gemm.h"
 #include "kernels/parts.h"

@@ -1,7 +1,7 @@
 /* kernels/gemm_windows.h - a matrix product whose k consists of windows, as in the gradient of a weight.
  * kernels/gemm_blocks.h includes this file.
  *
- * Each window is one chain of multiply-adds, as all of k is in run_chains. The sums of the windows are added as a tree
+ * Each window is one chain of multiply-adds. In run_chains, all of k is one chain. The sums of the windows are added as a tree
  * (kernels/window_sums.h). C is computed in blocks, and all windows of a block are computed before the next block. So
  * the nodes of the tree need a buffer for one block of C, not for all of C. The nodes of one tile are side by side in
  * this buffer, so they are in the cache when the tile's windows are added.

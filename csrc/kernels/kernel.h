@@ -1,7 +1,8 @@
 /* kernels/kernel.h - kernels: operators that the shim computes itself, each described by one row of data.
  *
- * A kernel is one file of this folder: its run functions, forward and backward, a row for each (struct tnn_kernel_type), and its session
- * call, which is declared in tinynn.h. Everything else (memory, grouping, differentiation, checks before a compute) reads the row.
+ * Each kernel has one file in this folder. The file contains the run functions (forward and backward), a row for each run function
+ * (struct tnn_kernel_type), and the session call, which tinynn.h declares. Everything else (memory, grouping,
+ * differentiation, checks before a compute) reads the rows.
  *
  * In a graph a kernel is a CUSTOM node of ggml whose userdata is a struct tnn_kernel. ggml runs it with all its
  * threads. Each kernel divides its work so that no bit of the result depends on the number of threads.

@@ -1,6 +1,6 @@
 /* kernels/logits.c - the logits of some rows, x W^T, and their gradients.
  *
- * Unlike LINEAR, which computes all rows, a node computes the logits of a few rows. Later nodes reuse the memory of the
+ * A node of LINEAR computes all rows, but a node of this kernel computes the logits of a few rows. Later nodes reuse the memory of the
  * logits for the next rows. The bits are those of LINEAR: the gradient of W has the same order of sums.
  */
 #include "kernels/logits.h"

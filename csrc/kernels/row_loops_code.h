@@ -1,7 +1,7 @@
 /* kernels/row_loops_code.h - the code of the loops of kernels/row_loops.h, compiled once for each vector width.
  *
- * The file that includes this defines, for vectors of sixteen, FOR_SIXTEENS. The elements after the last whole vector of
- * sixteen, or all elements without FOR_SIXTEENS, are computed in vectors of eight.
+ * For vectors of sixteen, the file that includes this file defines FOR_SIXTEENS. The elements after the last whole vector
+ * of sixteen are computed in vectors of eight. Without FOR_SIXTEENS, all elements are computed in vectors of eight.
  */
 #include "kernels/each_vector.h"
 #include "kernels/row_loops.h"

@@ -1,9 +1,10 @@
 /* kernels/stochastic_bf16.h - stochastic rounding to bfloat16, for the moments of optimizers.
  *
- * A number between two neighbouring bfloat16 numbers is rounded to one of them at random. The nearer one is more likely,
+ * A number between two neighbouring bfloat16 numbers is rounded to one of them at random. The nearer number is more likely,
  * so that the expected value of the result is the number itself. Small changes of a moment are therefore not lost. The
  * random bits are a hash of the seed of the weight, the number of the step, and the place of the element in the weight.
- * So the bits of a result do not depend on threads, and a resumed run rounds as the run without an interruption. */
+ * So the bits of a result do not depend on threads, and a resumed run rounds in the same way as a run without an
+ * interruption. */
 #ifndef TNN_STOCHASTIC_BF16_H
 #define TNN_STOCHASTIC_BF16_H
 

@@ -2,7 +2,7 @@
  *
  * The kernel sends SIGBUS to a thread that reads a page beyond the end of a mapped file. While at least one range is guarded, a handler
  * of that signal is installed. If the address of the fault lies in a guarded range, the handler puts pages of zeros in place of the rest
- * of the range, marks the range as lost and returns, so that the thread reads zeros; the shim then reports an error. Any other SIGBUS
+ * of the range, marks the range as lost and returns. The thread then reads zeros, and the shim reports an error. Any other SIGBUS
  * goes on to the handler that was installed before. */
 #ifndef TNN_BUS_ERROR_H
 #define TNN_BUS_ERROR_H

@@ -4,8 +4,8 @@
  * ggml's threads wait for each other at barriers between the nodes of a graph, by spinning on ggml_thread_cpu_relax. If
  * another process or thread uses the core of the thread that they wait for, spinning threads use up their time slices,
  * and the graph makes no progress for milliseconds at each node. Here every 1024th pause of a thread gives the core to
- * another thread. 1024 pauses take 20 to 50 microseconds, which is longer than threads wait if each has a core of its
- * own. No result depends on these pauses.
+ * another thread. 1024 pauses take 20 to 50 microseconds. If each thread has a core of its own, threads wait
+ * less than this time. No result depends on these pauses.
  *
  * The macro ggml_thread_cpu_relax distinguishes ggml's definition, whose parameter list is (void), from its calls,
  * whose argument list is empty. The definition gets another name, and the calls become tnn__pause_or_yield(). */

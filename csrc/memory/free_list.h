@@ -17,8 +17,8 @@ struct tnn_free_list {
     size_t         end; /* everything after this offset is free */
 };
 
-/* Takes a place of size bytes and returns its offset. The place is the smallest hole that is large enough. If there
- * is none, the place is the last hole if this hole touches the end, and otherwise the end. */
+/* Takes a place of size bytes and returns its offset. The place is the smallest hole that is large enough. If no
+ * hole is large enough, the place begins at the last hole if this hole touches the end, otherwise at the end. */
 size_t tnn__free_list_take(struct tnn_free_list * f, size_t size);
 /* Makes a place free again. Returns false if memory runs out. */
 bool tnn__free_list_insert(struct tnn_free_list * f, size_t offset, size_t size);

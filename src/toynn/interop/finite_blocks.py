@@ -8,9 +8,10 @@ import numpy.typing as npt
 from toynn import tinynn as nn
 
 _F32, _F16, _BF16 = nn.TNN_F32, nn.TNN_F16, nn.TNN_BF16
-# The positions of the f16 numbers in a block, by the name of the type. All other numbers of these blocks are integers,
-# so the values of a block are finite if and only if these f16 numbers are finite: the product of an integer and an
-# infinite f16 number is infinite or NaN, and the product with a finite f16 number is far below the largest f32.
+# The positions of the f16 numbers in a block, by the name of the type. All other numbers of these blocks are integers.
+# The product of an integer and an infinite f16 number is infinite or NaN. The product of an integer of a block and a
+# finite f16 number is far below the largest f32. So the values of a block are finite if these f16 numbers are finite,
+# and only then.
 _SCALES = {
     "q4_0": (0,), "q4_1": (0, 2), "q5_0": (0,), "q5_1": (0, 2), "q8_0": (0,),
     "q2_K": (80, 82), "q3_K": (108,), "q4_K": (0, 2), "q5_K": (0, 2), "q6_K": (208,),

@@ -16,8 +16,8 @@ from toynn.storage.regular_files import open_regular, read_regular
 
 BYTE_ORDER_MARK = "\ufeff"
 _READ = 1 << 20  # bytes
-# A file with many NUL bytes is UTF-16 or UTF-32 without a byte-order mark. At least _FEWEST_NULS bytes, and at least
-# the share _LEAST_SHARE of all bytes, must be NUL. At least the share _AT_THEIR_PLACE of the NUL bytes must be at
+# A file with many NUL bytes counts as UTF-16 or UTF-32 without a byte-order mark. At least _FEWEST_NULS bytes, and at
+# least the share _LEAST_SHARE of all bytes, must be NUL. At least the share _AT_THEIR_PLACE of the NUL bytes must be at
 # the same positions within the 2 or 4 bytes of a character.
 _FEWEST_NULS, _LEAST_SHARE, _AT_THEIR_PLACE = 16, 0.01, 0.99
 

@@ -18,9 +18,9 @@ HEADS, KV, D, VOCAB = 4, 2, 6, 11
 ROW = (HEADS + 2 * KV) * D
 BASE = 100.0
 
-# Each entry is the length of a sequence, the lengths of its samples, and the window. There are samples in one block of
-# queries and in several, samples of one token, a sequence whose last vector of keys is not full, and windows that are
-# about as large as a block.
+# Each entry is the length of a sequence, the lengths of its samples, and the window. Some samples lie in one block of
+# queries, and others in several blocks. There are samples of one token, a sequence whose last vector of keys is not
+# full, and windows that are about as large as a block.
 SIZES = [
     (8, (3, 5), 0),
     (30, (1, 1, 9, 19), 4),

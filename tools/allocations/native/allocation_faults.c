@@ -7,7 +7,7 @@
  * glibc exports.
  *
  *   faults_target("_tinynn")   selects the target by a part of its file name; returns the number of its executable segments
- *   faults_arm(n, after)       lets the nth allocation from now on fail, and if after != 0 also all later ones
+ *   faults_arm(n, after)       lets the nth allocation from now on fail; if after != 0, all later allocations fail too
  *   faults_disarm()            returns how many allocations failed
  *   faults_seen()              returns the number of allocations of the target since faults_arm
  *   faults_live(), faults_live_bytes()   return the blocks of the target that were not freed since faults_target, and their bytes

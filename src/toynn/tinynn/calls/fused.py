@@ -375,8 +375,8 @@ def tnn_fused_muon(
     """Append one Muon step on the clipped gradient of a matrix.
 
     The step computes the momentum (Nesterov), moves its singular values close to 1 by five Newton-Schulz iterations,
-    and subtracts the resulting matrix times lr sqrt(max(1, ne1 / ne0)) from w. If the norm is not finite, w and m stay
-    unchanged.
+    multiplies the resulting matrix by lr sqrt(max(1, ne1 / ne0)), and subtracts the product from w. If the norm is not
+    finite, w and m stay unchanged.
 
     Args:
         w: a parameter [ne0, ne1].

@@ -2,7 +2,7 @@
 """Each call appends one node, or several, to the graph and returns the result.
 
 All these calls raise TinyNNValueError for wrong shapes and numbers, TinyNNTypeError for wrong dtypes, and SessionError
-for stale or foreign handles and if no graph is being built.
+for stale or foreign handles, or if no graph is being built.
 """
 
 from __future__ import annotations
