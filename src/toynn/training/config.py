@@ -306,7 +306,7 @@ class TrainConfig:
         if steps > INT31_MAX:
             raise ConfigurationError(
                 f"train.epochs = {self.train.epochs} is too large: a run can have at most {INT31_MAX} steps, but these "
-                f"would be {steps}"
+                f"epochs would have {steps}"
             )
         return replace(self, train=replace(self.train, steps=steps, epochs=None))
 
