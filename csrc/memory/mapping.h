@@ -13,8 +13,8 @@ bool tnn__is_mapped(tnn_session * s, const struct ggml_tensor * t);
 
 /* Prepares for reading the mapped files. Returns TNN_OK, or TNN_E_FILE if a file was changed since it was attached. */
 int tnn__mappings_begin(tnn_session * s);
-/* Returns TNN_OK, or TNN_E_FILE if a file was changed. Then values that were computed since tnn__mappings_begin may be
- * wrong. */
+/* Returns TNN_OK, or TNN_E_FILE if a file was changed. After TNN_E_FILE, values that were computed since
+ * tnn__mappings_begin may be wrong. */
 int tnn__mappings_end(tnn_session * s);
 
 #endif

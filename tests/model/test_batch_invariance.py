@@ -100,7 +100,7 @@ def test_the_loss_of_a_row_has_the_same_bits_alone_and_in_a_batch(n: int) -> Non
 @each_model_in_fused
 @pytest.mark.parametrize("batch", [2, 4])
 @pytest.mark.parametrize("t", [7, 40])
-def test_gradients_of_a_batch_equal_accumulated_ones_bit_for_bit(cfg: SmolLM2Config, batch: int, t: int) -> None:
+def test_gradients_of_a_batch_equal_accumulated_gradients_bit_for_bit(cfg: SmolLM2Config, batch: int, t: int) -> None:
     """A gradient adds the rows one after the other.
 
     Accumulation continues this sum, and the factors 1/2 and 1/4 are exact.

@@ -144,7 +144,7 @@ def test_a_long_conversation_is_refused_or_loses_its_oldest_messages() -> None:
         assert full.prompt_tokens + full.reply_tokens <= 257
 
 
-def test_a_reply_can_be_stopped_and_the_model_used_for_another_one() -> None:
+def test_a_stopped_reply_leaves_the_model_free_for_another_reply() -> None:
     with opened() as model:
         stream = model.chat_stream([QUESTION], max_tokens=100, seed=1)
         assert isinstance(stream, ReplyStream)
@@ -219,7 +219,7 @@ def test_the_start_and_end_tokens_of_the_model_are_variables_of_a_template(tmp_p
         assert model.chat_template(file).render([QUESTION]) == f"{start}{QUESTION['content']}{end}"
 
 
-def test_chat_has_the_arguments_of_chat_stream_and_generate_those_of_stream() -> None:
+def test_chat_and_generate_have_the_arguments_of_their_streams() -> None:
     for whole, stream in ((TextModel.chat, TextModel.chat_stream), (TextModel.generate, TextModel.stream)):
         assert inspect.signature(whole).parameters == inspect.signature(stream).parameters
     assert inspect.signature(TextModel.chat).return_annotation == "ChatReply"

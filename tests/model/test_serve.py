@@ -337,7 +337,7 @@ def test_requests_of_foreign_web_pages_are_refused(headers: dict[str, str], stat
         assert "access-control-allow-origin" not in answer.headers
 
 
-def test_allowed_origins_and_a_key(model: TextModel) -> None:
+def test_a_request_needs_the_key_and_another_origin_is_refused(model: TextModel) -> None:
     origin = "http://localhost:3000"
     served = ModelApp(model, "chat", limits=Limits(), key="open sesame", hosts=None, origins=[origin])
     with running(served.app) as port:

@@ -94,7 +94,7 @@ def test_hp_and_labels_may_be_assigned() -> None:
     assert b.targets.tolist() == [2, 2]
 
 
-def test_a_batch_with_a_fixed_target() -> None:
+def test_every_row_of_a_batch_can_have_the_same_target() -> None:
     b = TrainingBatch(7, 2, 2)
     b.hp = AdamW(lr=0.5).hp(0)
     b.fill_fixed_target([1, 2, 3, 4], 6)

@@ -149,7 +149,7 @@ def rounded(values: F32, dtype: int) -> npt.NDArray[np.float64]:
 
 @pytest.mark.parametrize("dtype", [nn.TNN_F16, nn.TNN_BF16])
 @pytest.mark.parametrize("weight", ["a cast of a parameter", "a constant"])
-def test_gradients_through_a_product_with_a_matrix_in_half_precision(weight: str, dtype: int, desk: Desk) -> None:
+def test_a_product_with_a_matrix_in_half_precision_has_the_right_gradient(weight: str, dtype: int, desk: Desk) -> None:
     s = desk.s
     cast = weight == "a cast of a parameter"
     a = nn.tnn_cast(s, desk.w if cast else desk.x, dtype)
@@ -163,7 +163,7 @@ def test_gradients_through_a_product_with_a_matrix_in_half_precision(weight: str
 
 
 @pytest.mark.parametrize("dtype", [nn.TNN_F16, nn.TNN_BF16])
-def test_a_gradient_through_a_matrix_in_half_precision_for_several_matrices(dtype: int, desk: Desk) -> None:
+def test_a_matrix_in_half_precision_passes_gradients_to_several_matrices(dtype: int, desk: Desk) -> None:
     s = desk.s
     product = nn.tnn_matmul(s, nn.tnn_cast(s, desk.x, dtype), desk.blocks)  # desk.blocks has three matrices of two rows
     gradient = desk.gradient(nn.tnn_sum(s, product), desk.blocks).reshape(6, 4)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from toynn import ToyLR
 
 
-def test_the_first_steps_of_the_warm_start_runner() -> None:
+def test_cosine_has_the_learning_rates_of_the_warm_start_runner() -> None:
     rates = [ToyLR.cosine(i, 10, 0.001, 1e-5, 5) for i in range(12)]
     assert rates[:5] == [0.001 * i / 5 for i in range(1, 6)]
     assert rates[5] == 0.001

@@ -62,7 +62,7 @@ def text(nbytes: float, probe: float | None = PROBE_LOSS) -> Text:
         (np.int64(9), 9),
     ],
 )
-def test_times(value: object, seconds: float) -> None:
+def test_times_are_read_with_units_and_without(value: object, seconds: float) -> None:
     assert seconds_of("--time", value) == seconds
 
 
@@ -80,7 +80,7 @@ def test_times_of_another_type_are_refused(value: object) -> None:
         seconds_of("--time", value)
 
 
-def test_parameters_and_memory() -> None:
+def test_numbers_of_parameters_and_of_bytes_are_read_with_units_and_without() -> None:
     assert [parameters_of("n", one) for one in ("500k", "1.5M", "2g", "1B", 20000)] == [
         500_000, 1_500_000, 2 * 10**9, 10**9, 20000,
     ]  # fmt: skip
@@ -104,7 +104,7 @@ def test_wrong_memory_is_refused(value: object) -> None:
         bytes_of("n", value)
 
 
-def test_times_in_words() -> None:
+def test_times_are_shown_in_words() -> None:
     assert [time_in_words(one) for one in (5.25, 59.7, 60, 3599, 3600, 5400, 7199.9)] == [
         "5.2 s", "1 min", "1 min", "59 min 59 s", "1 h", "1 h 30 min", "2 h",
     ]  # fmt: skip

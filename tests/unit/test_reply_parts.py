@@ -68,7 +68,7 @@ def test_text_that_cannot_be_part_of_a_stop_string_is_returned_at_once() -> None
     ]
 
 
-def test_text_for_a_terminal_has_no_control_characters_but_tabs_and_newlines() -> None:
+def test_text_for_a_terminal_has_no_control_characters_except_tabs_and_newlines() -> None:
     every = "".join(map(chr, range(0x110000)))
     shown = terminal_text(every)
     assert len(shown) == len(every)
@@ -86,5 +86,5 @@ def test_text_for_a_terminal_has_no_control_characters_but_tabs_and_newlines() -
         ('{"temperature": 0.2, "do_sample": false}', Sampling(0.0)),
     ],
 )
-def test_sampling_defaults_of_a_model(config: str, expected: Sampling) -> None:
+def test_sampling_defaults_are_read_from_the_generation_config(config: str, expected: Sampling) -> None:
     assert sampling_defaults(ForeignSettings(generation_config=config)) == expected

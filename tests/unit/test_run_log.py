@@ -37,7 +37,7 @@ def test_every_log_line_is_a_json_object_with_version_and_time(data: Path, tmp_p
     assert [float(line["loss"]).hex() for line in lines if line["event"] == "stepped"] == told
 
 
-def test_the_log_of_a_killed_and_resumed_run_reads_like_an_uninterrupted_one(data: Path, tmp_path: Path) -> None:
+def test_the_log_of_a_killed_and_resumed_run_has_the_events_of_a_whole_run(data: Path, tmp_path: Path) -> None:
     train(TrainArgs(data, tmp_path / "whole", config(9)))
     run = tmp_path / "run"
     train(TrainArgs(data, run, config(9)), [stop_at(4)])  # type: ignore[list-item]
@@ -72,7 +72,7 @@ def test_zeros_of_a_power_loss_cost_only_events_that_are_repeated(data: Path, tm
         read_log(run)
 
 
-def test_a_damaged_log_or_one_of_another_version_is_refused(data: Path, tmp_path: Path) -> None:
+def test_a_damaged_log_and_a_log_of_another_version_are_refused(data: Path, tmp_path: Path) -> None:
     train(TrainArgs(data, tmp_path / "run", config(3)))
     log = tmp_path / "run" / "log.jsonl"
     lines = log.read_text().splitlines(keepends=True)

@@ -68,7 +68,7 @@ def samples_in(windows: SampleWindows, i: int) -> list[tuple[list[int], list[int
 
 
 @pytest.mark.parametrize("t_seq", [4, 8, 16, 100])
-def test_an_epoch_predicts_each_token_of_each_sample_but_the_first_once(t_seq: int) -> None:
+def test_an_epoch_predicts_each_token_once_except_the_first_token_of_each_sample(t_seq: int) -> None:
     data = split(LENGTHS)
     windows = SampleWindows(data, t_seq, 3)
     assert data.starts is not None

@@ -360,7 +360,7 @@ def test_text_that_is_not_valid_unicode_is_refused(run: Path, text: str) -> None
             model.stream(text, max_tokens=3)
 
 
-def test_a_stream_ends_with_an_error_after_another_one_used_the_decoder(run: Path) -> None:
+def test_a_stream_ends_with_an_error_after_another_stream_used_the_decoder(run: Path) -> None:
     """The second text is as long as the first text, so the number of tokens read does not show the change."""
     with load(run, n_threads=1) as model:
         pieces = model.stream("The cat", greedy=True, max_tokens=20)

@@ -124,7 +124,7 @@ def test_a_tensor_whose_init_did_not_run_is_refused() -> None:
         nn.tnn_set_output(Tensor.__new__(Tensor))
 
 
-def test_a_session_on_a_device() -> None:
+def test_a_session_can_be_made_only_on_device_0_of_the_cpu() -> None:
     with nn.tnn_session_new_on(0, 0, n_threads=1) as s:
         assert nn.tnn_backend_name(s) == "CPU"
     with pytest.raises(TinyNNValueError, match=r"device = 1 is unknown; the CPU has only device 0"):
