@@ -20,7 +20,7 @@ from benchmarks.sweep_corpora import data_folder as folder_of_corpus
 _GRAMMAR = "9e51358b10e92e43854db08486eb392e624f2971"  # the git tree of tools/corpus from which the stories are made
 MEGABYTES = {"stories-0.3MB": 0.3, "stories-2MB": 2.0, "stories-20MB": 20.0}
 TEXTS = (*MEGABYTES, STORIES, SOURCES)
-NEW = "new-"  # the beginning of the name of a text with other stories of the same grammar
+NEW = "new-"  # prefix of the names of texts with other stories of the same grammar
 _FIRST_NEW = 1_000_000  # number of the first new story of each schema
 
 # Writes stories of all schemas in turn until the file has enough bytes. Arguments: folder, file, bytes, first number.

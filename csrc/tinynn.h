@@ -216,11 +216,11 @@ TNN_API int tnn_zero_tensor(tnn_session * s, tnn_tensor t); /* Set all elements 
 /* Return the product of the tensors a [k, m] (f32, f16, bf16 or quantized) and b [k, n]: [m, n]. Dimensions 2 and 3
  * of a are repeated to match those of b. */
 TNN_API tnn_tensor tnn_matmul(tnn_session * s, tnn_tensor a, tnn_tensor b);
-/* Return a + b. b is repeated to the shape of a. */
+/* Return a + b. A smaller b is repeated to the shape of a. */
 TNN_API tnn_tensor tnn_add(tnn_session * s, tnn_tensor a, tnn_tensor b);
-/* Return a - b. b is repeated to the shape of a. */
+/* Return a - b. A smaller b is repeated to the shape of a. */
 TNN_API tnn_tensor tnn_sub(tnn_session * s, tnn_tensor a, tnn_tensor b);
-/* Return a * b, element by element. b is repeated to the shape of a. */
+/* Return a * b, element by element. A smaller b is repeated to the shape of a. */
 TNN_API tnn_tensor tnn_mul(tnn_session * s, tnn_tensor a, tnn_tensor b);
 /* Return a / b, element by element. A smaller b is repeated to the shape of a; a repeated b has no derivative. */
 TNN_API tnn_tensor tnn_div(tnn_session * s, tnn_tensor a, tnn_tensor b);

@@ -5,7 +5,7 @@
 #include "session.h"
 
 /* Checks the inputs and runs the graph. seconds: NULL, or an array with one value for each node. With an array, the
- * nodes run one by one and their times are written to it. */
+ * nodes run one by one, and the array gets their times. */
 int tnn__run(tnn_session * s, struct ggml_cgraph * graph, double * seconds);
 /* Runs the graph like tnn__run, but the caller must have checked the inputs with tnn__check_inputs. */
 int tnn__run_checked(tnn_session * s, struct ggml_cgraph * graph, double * seconds);

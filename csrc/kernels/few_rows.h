@@ -46,7 +46,7 @@ static void add_products(const float * a, const float * panel, int64_t n, float 
     }
 }
 
-/* Returns the address of column j of B, and the bytes of a column. */
+/* Returns the address of column j of B. Writes the bytes of a column to nbytes. */
 static const char * column_at(const struct tnn_gemm * g, int64_t j, int64_t * nbytes) {
     if (g->stored.data == NULL) {
         *nbytes = g->b_col * (int64_t) sizeof(float);

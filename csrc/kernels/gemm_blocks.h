@@ -129,7 +129,7 @@ static inline __attribute__((always_inline)) void run_tile(const struct tile * t
 #undef DECLARE
 /* Sets the vectors of row r to expressions. */
 #define SET(r, first, second, third) if (r < rows) { lo##r = first; if (two) { hi##r = second; } if (three) { ex##r = third; } }
-/* Sets the vectors of row r to an expression of the macro X with the vector and the vectors at p. */
+/* Sets each vector of row r to X(vector, other), where X is a macro and the other vectors are read from p on. */
 #define SET_FROM(r, X, p) SET(r, X(lo##r, vec_load(p)), X(hi##r, vec_load((p) + LANES)), X(ex##r, vec_load((p) + 2 * LANES)))
 #define LOADED(old, new) (new)
 #define SUM(old, new)    (old + new)

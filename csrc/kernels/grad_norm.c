@@ -73,7 +73,7 @@ static const struct tnn_kernel_type GRAD_SQUARES = {
 };
 
 /* The norm reads the states of all GRAD_SQUARES nodes. Operand 0 of the norm is the last GRAD_SQUARES node. Operand 1
- * of each GRAD_SQUARES node is the previous one. */
+ * of each GRAD_SQUARES node is the previous GRAD_SQUARES node. */
 static const struct ggml_tensor * other_squares(const struct ggml_tensor * node, const struct ggml_tensor * previous) {
     return previous == NULL ? node->src[0]->src[1] : previous->src[1];
 }

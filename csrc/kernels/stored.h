@@ -36,7 +36,7 @@ void tnn__f16_to_f32(const void * from, float * to, int64_t n);
 /* Returns the address of a block of a row. */
 const char * tnn__stored_block(const struct tnn_stored * w, int64_t row, int64_t block);
 
-/* Returns whether n rows, from `row` on, are stored in their order at equal distances, and writes the distance in bytes. */
+/* Returns whether n rows, from `row` on, are stored in order, at equal distances. Writes the distance in bytes to stride. */
 bool tnn__stored_stride(const struct tnn_stored * w, int64_t row, int64_t n, size_t * stride);
 
 #endif

@@ -37,7 +37,7 @@ struct tnn_windows {
     int64_t begin;  /* this process computes the windows of the step from this window on */
     int64_t at;     /* the first window of this batch, counted in the step */
     bool    keep;   /* later batches may follow: store the nodes that they need */
-    bool    single; /* the step has only one window, so a second part of a gradient continues the sum of the first */
+    bool    single; /* the step has only one window, so a second part of a gradient continues the sum of the first part */
     float * stored[2][TNN_LEVELS]; /* stored[TNN_RIGHT or TNN_LEFT][level]: a node's sums of all gradients, or NULL */
 };
 

@@ -33,7 +33,7 @@ static int64_t count(const tnn_session * s) {
     return n;
 }
 
-/* Makes an already attached mapping the last attached one. Declarations use the mapping that was attached last. */
+/* Attaches a mapping again, so that declarations use it. Returns false if the mapping was not attached before. */
 static bool attach_again(tnn_session * s, const void * address, int64_t size) {
     for (struct tnn_mapping ** at = &s->mappings; *at != NULL; at = &(*at)->next) {
         struct tnn_mapping * m = *at;

@@ -8,7 +8,7 @@
 char * tnn__mapped_bytes(tnn_session * s, enum ggml_type type, int64_t offset, size_t nbytes);
 /* Returns the buffer of the file that was attached last. */
 ggml_backend_buffer_t tnn__mapped_buffer(const tnn_session * s);
-/* Returns whether t is a mapped weight or a view of one, which must not be written. */
+/* Returns whether t is a mapped weight or a view of a mapped weight. Such a tensor must not be written. */
 bool tnn__is_mapped(tnn_session * s, const struct ggml_tensor * t);
 
 /* Prepares for reading the mapped files. Returns TNN_OK, or TNN_E_FILE if a file was changed since it was attached. */

@@ -31,10 +31,10 @@ struct ggml_tensor * tnn__f32_operand(tnn_session * s, const char * arg, tnn_ten
 /* Returns an operand that must be f32, contiguous and two-dimensional. */
 struct ggml_tensor * tnn__rows_operand(tnn_session * s, const char * arg, tnn_tensor h);
 /* Returns an operand that must be an i32 vector whose values are known before the graph runs: an input, or a view of
- * one. */
+ * an input. */
 struct ggml_tensor * tnn__index_operand(tnn_session * s, const char * arg, tnn_tensor h);
-/* Returns an operand that must be i32 and contiguous, with values below rows: an input, which tnn__check_ids checks
- * before each compute, or a result of tnn_argsort or tnn_top_k, whose values are known to be small enough. */
+/* Returns an operand that must be i32 and contiguous, with values below rows. The operand is an input, which tnn__check_ids
+ * checks before each compute, or a result of tnn_argsort or tnn_top_k, whose values are known to be small enough. */
 struct ggml_tensor * tnn__ids_operand(tnn_session * s, const char * arg, tnn_tensor h, int64_t rows);
 /* Checks that ids are between 0 and rows - 1, before a compute. `of` is the tensor that has the rows. */
 int tnn__check_ids(tnn_session * s, const struct ggml_tensor * ids, const struct ggml_tensor * of, int64_t rows);

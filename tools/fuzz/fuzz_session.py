@@ -345,7 +345,7 @@ class Round(Arguments):
             elif pick.random() < 0.8:
                 step = attempt(nn.tnn_opt_step_adamw, s, w, grad, m, v, hp)
             else:
-                step = attempt(nn.tnn_opt_step_sgd, s, w, grad, clip)  # hp of SGD has two elements, as clip has
+                step = attempt(nn.tnn_opt_step_sgd, s, w, grad, clip)  # hp of SGD has two elements, like clip
             if isinstance(step, nn.Tensor):
                 attempt(nn.tnn_extend_backward_graph, s, step)
         if self.step is not None and isinstance(hp, nn.Tensor):

@@ -27,7 +27,7 @@ class PlainProgress:
         self._steps, self._every, self._first = 0, 1, 1
         self._saved: int | None = None
         self._diagnosis = Diagnosis()
-        self._tenths = 0  # number of tenths of the pairs that the reference has computed
+        self._tenths = 0  # how many tenths of all pairs the reference has computed
 
     def __call__(self, event: Event) -> None:
         self._show(event)

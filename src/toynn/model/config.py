@@ -108,7 +108,7 @@ class RopeScaling(Initialised):
             )
         if self.kind in ("linear", "yarn"):
             self._derive_freq_scale()
-        if self.kind in ("none", "linear"):  # files of older versions contain a number here that has no meaning
+        if self.kind in ("none", "linear"):  # files of older versions contain a meaningless number here
             object.__setattr__(self, "orig_max_pos", 0)
         elif self.orig_max_pos == 0:
             object.__setattr__(self, "orig_max_pos", 8192)

@@ -21,7 +21,7 @@ from toynn.tinynn.memory import memory_for
 __all__ = ["FinishReason", "Sampling", "TokenStream", "choices", "generate"]
 
 FinishReason: TypeAlias = Literal["end_of_text", "stop_token", "max_tokens", "context_full"]
-_BYTES_OF_LOGIT = 64  # memory per logit: for copies in float64, probabilities and the arrays for sorting
+_BYTES_OF_LOGIT = 64  # bytes of memory for each logit: copies in float64, probabilities, and arrays for sorting
 _FEW_TOKENS = 1 << 20  # `stop` may have up to this number of tokens, or up to the size of a larger vocabulary
 
 

@@ -96,7 +96,7 @@ class TrainingSteps(StepsOnWindows):
         self._train = config.train
         self._interrupted = interrupted
         self._read: tuple[int, Batch] | None = None
-        # the graph is built for steps with this number of batches: at first, the number of the last step
+        # the graph is built for steps with this number of batches; at first, for steps like the last step
         self._batches = config.batches_of(config.train.steps)
 
     def take(self, step: int) -> StepResult | None:

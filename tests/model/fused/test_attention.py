@@ -21,8 +21,8 @@ HEADS, KV, D, VOCAB = 4, 2, 6, 11
 ROW = (HEADS + 2 * KV) * D
 BASE = 100.0
 
-# Sequences of one block of queries and of several blocks, with windows smaller than a block, about as large, and
-# larger. The scores of the last sequence consist of three blocks of keys.
+# Sequences of one block of queries and of several blocks, with windows that are smaller than a block, about as
+# large as a block, or larger than a block. The scores of the last sequence consist of three blocks of keys.
 LONG = 781
 SIZES = [(1, 2, 1), (7, 2, 3), (7, 1, 7), (97, 1, 96), (130, 2, 17), (200, 1, 97), (200, 1, 130), (100, 1, 1)]
 SIZES.append((LONG, 1, LONG))

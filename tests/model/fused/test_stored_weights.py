@@ -149,7 +149,7 @@ def test_every_kernel_gives_these_bits(name: str, kernel: str, tmp_path: Path) -
 @pytest.mark.parametrize("kernel", KERNELS)
 @BY_NAME
 def test_every_kernel_gives_these_bits_for_one_row(kind: GGMLQuantizationType, kernel: str, tmp_path: Path) -> None:
-    # the columns fill some vectors completely and the last one partly
+    # the columns fill some vectors completely and the last vector partly
     content = matrices(kind, {"one": (131, 512), "two": (64, 512)})
     want = product(kind, content, tmp_path, stored=False, n_threads=1, rows=1)
     with kernel_in_use(kernel):

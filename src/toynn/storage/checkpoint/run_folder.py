@@ -50,7 +50,7 @@ from toynn.storage.regular_files import naming_file, open_regular_to_append, pat
 from toynn.storage.tensor_files import Tensors
 
 _TEMPORARY = ".tmp-"
-# The ends of the names of temporary files that only a process with the lock writes.
+# The suffixes of temporary files that only a process with the lock writes.
 _WITH_LOCK = tuple(f"-{name}" for name in (LATEST, BEST, CONFIG, REFERENCE, NUMBERS))
 
 

@@ -25,7 +25,7 @@ def tnn_matmul(s: Session, a: Tensor, b: Tensor) -> Tensor:
 def tnn_add(s: Session, a: Tensor, b: Tensor) -> Tensor:
     """Return a + b.
 
-    b is repeated to the shape of a.
+    A smaller b is repeated to the shape of a.
     """
     return built(s, lib.tnn_add, handle(s, "a", a), handle(s, "b", b))
 
@@ -33,7 +33,7 @@ def tnn_add(s: Session, a: Tensor, b: Tensor) -> Tensor:
 def tnn_sub(s: Session, a: Tensor, b: Tensor) -> Tensor:
     """Return a - b.
 
-    b is repeated to the shape of a.
+    A smaller b is repeated to the shape of a.
     """
     return built(s, lib.tnn_sub, handle(s, "a", a), handle(s, "b", b))
 
@@ -41,7 +41,7 @@ def tnn_sub(s: Session, a: Tensor, b: Tensor) -> Tensor:
 def tnn_mul(s: Session, a: Tensor, b: Tensor) -> Tensor:
     """Return a * b, element by element.
 
-    b is repeated to the shape of a.
+    A smaller b is repeated to the shape of a.
     """
     return built(s, lib.tnn_mul, handle(s, "a", a), handle(s, "b", b))
 
