@@ -41,7 +41,7 @@ def data_folder(name: str, work: Path) -> Path:
 
 
 def stories() -> str:
-    """Return the text of the corpus STORIES. Raises ProgramError as `data_folder`."""
+    """Return the text of the corpus STORIES. Raises ProgramError as `data_folder` does."""
     return next(_members([_STORIES]))[1].decode("ascii")
 
 

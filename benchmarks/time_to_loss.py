@@ -61,7 +61,7 @@ class Reached:
 
 
 def shortest(loss_of: LossOf, target: float, program: str, mode: str) -> Reached:
-    """Train runs of more and more steps until one ends at or below the target.
+    """Train runs of more and more steps until a run ends at or below the target.
 
     loss_of: returns the validation loss of a run of n steps, and the seconds of each step.
 

@@ -1,7 +1,7 @@
 """The model in PyTorch, written for speed, in float32 or under bfloat16 autocast.
 
-Three changes make eager PyTorch faster than the simplest code: q, k and v are one product, gate and up are another (as
-in the fused layout of toynn), and RoPE rotates queries and keys together.
+Three changes make eager PyTorch faster than the simplest code: q, k and v are one product, gate and up are one product,
+and RoPE rotates queries and keys together. The fused layout of toynn has the same two products.
 """
 
 from __future__ import annotations

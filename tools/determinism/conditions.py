@@ -18,7 +18,7 @@ class Condition:
 
     Attributes:
         env: environment variables to add.
-        prefix: a command and its arguments, which runs the command that follows it.
+        prefix: the beginning of the command, for example `setarch x86_64 -R`; Python and its arguments follow.
         times: number of runs of the curves in one process; the last run is compared.
         busy: number of processes that compute at the same time.
     """

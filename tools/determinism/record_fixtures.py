@@ -37,7 +37,7 @@ def compute(
 
     Args:
         arguments: command-line arguments for curves.py.
-        prefix: a command and its arguments, which runs the command that follows it.
+        prefix: the beginning of the command, for example `setarch x86_64 -R`; Python and its arguments follow.
         env: environment variables to add to those of this process.
     """
     environment = {**os.environ, "TOYNN_N_THREADS": str(n_threads), "TOYNN_OVERSUBSCRIBE": "1", **(env or {})}
