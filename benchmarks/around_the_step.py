@@ -1,8 +1,8 @@
 """Measure checkpoints, imports and the start of commands, and write a section of docs/performance.md.
 
-Run it with `make bench-start`. The model has the shape of SmolLM2-135M, random weights, and a tokenizer with as many
-tokens. Each measurement takes turns with a reference: a plain write of as many bytes to the same folder, or a Python
-interpreter that does nothing.
+Run it with `make bench-start`. The model has the shape of SmolLM2-135M, random weights, and a tokenizer with the
+same number of tokens. Each measurement takes turns with a reference: a plain write of the same number of bytes to the
+same folder, or a Python interpreter that does nothing.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _PYTHON = (sys.executable, "-c", "pass")
 
 @dataclass
 class Row:
-    """The seconds of a task of toynn and of its reference, one number per turn.
+    """The seconds that toynn needs for a task, and the seconds of the reference: one number for each turn.
 
     nbytes: the bytes that are written. cpu: the seconds of CPU time of toynn.
     """
@@ -71,7 +71,7 @@ def arguments() -> argparse.Namespace:
 def plain_write(path: Path, nbytes: int) -> float:
     """Return the seconds to write this many bytes to a new file and to sync it, and delete the file.
 
-    The bytes pass the page cache if the system allows it, because this is the fastest way to write a large file.
+    The bytes bypass the page cache if the system allows it, because this is the fastest way to write a large file.
     """
     with mmap.mmap(-1, _CHUNK) as chunk:
         chunk[:] = random.Random(0).randbytes(_CHUNK)

@@ -27,7 +27,7 @@ def spec_of(shape: Shape) -> AdapterSpec:
 
 
 def write_base(shape: Shape, folder: Path) -> None:
-    """Write the base as a GGUF file. The rows of its matrices are random, and the same rows are repeated."""
+    """Write the base as a GGUF file. Each row of its matrices is one of a limited number of random rows."""
     model, kind = _model_shape(shape), GGUF_DTYPES[shape.base_type].kind
     draw, pools = np.random.default_rng(0), {}
     writer = GGUFWriter(folder / QUANTIZED, model.architecture)
@@ -58,7 +58,7 @@ def write_base(shape: Shape, folder: Path) -> None:
 
 
 def write_for_peft(shape: Shape, folder: Path) -> None:
-    """Write the numbers of the base in f32, as a GGUF file and for transformers, and the initial adapter for PEFT."""
+    """Write the base in f32, as a GGUF file and as a folder for transformers. Write the initial adapter for PEFT."""
     model = import_gguf(folder / QUANTIZED)
     export_gguf(model, folder / IN_F32)
     export_hf(model, folder / HF)

@@ -8,7 +8,7 @@ from toynn.errors import UninitialisedError
 
 
 class Initialised:
-    """Base class: reading an attribute that is missing because `__init__` did not run raises UninitialisedError.
+    """Base class: if `__init__` did not run, reading an attribute that is therefore missing raises UninitialisedError.
 
     Such an object comes from `cls.__new__(cls)`, or from a subclass that does not call `super().__init__()`. Python
     calls `__getattr__` only for a missing attribute, so access to other attributes stays fast.

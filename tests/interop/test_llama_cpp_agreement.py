@@ -180,8 +180,8 @@ NEWEST = {0x897, 0x1C89, 0x1C8A, *range(0xA7CB, 0xA7CE), *range(0xA7DA, 0xA7DD)}
 def test_every_character_splits_words_in_the_same_way(pre: str, tmp_path: Path) -> None:
     """The vocabulary joins any two bytes next to a letter, a digit or a space, so the ids show where words end.
 
-    The characters are emoji and the characters of the Basic Multilingual Plane that NFC does not change. Of the large
-    alphabets, the test uses only a part.
+    The characters are emoji and the characters of the Basic Multilingual Plane that NFC does not change. The
+    test uses only a part of the large alphabets.
     """
     content, vocab = split_revealing(pre)
     model = make("tied", tokens=content, vocab=vocab)

@@ -25,7 +25,7 @@ by_name = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: str(kind.name)
 
 
 def numbers(rows: int = 24, cols: int = 512) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
-    """Return rows of normal numbers of several sizes, with blocks of zeros, of equal numbers, and of tiny numbers."""
+    """Return rows of small and large random numbers. Some blocks have only zeros, equal numbers, or tiny numbers."""
     rng = np.random.default_rng(5)
     values = rng.normal(0.0, 1.0, (rows, cols)) * 10.0 ** rng.integers(-4, 3, (rows, 1))
     values[1], values[2, :64], values[3], values[4, ::2] = 0.0, 0.0, 0.7, 1e-7

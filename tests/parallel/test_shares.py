@@ -114,7 +114,10 @@ def windows_of(variant: Variant) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.
 
 
 def gradients_of_parts(variant: Variant, weights: Arrays, n: int) -> tuple[Arrays, dict[str, int]]:
-    """Compute the parts of a step with n engines. Return each gradient, flat, and the number of sums that form it."""
+    """Compute the parts of a step with n engines.
+
+    Return each gradient as a flat array, and for each gradient the number of sums that form it.
+    """
     ids, targets = windows_of(variant)
     counted, own = int((targets != IGNORE_ID).sum()), WINDOWS // n
     sums: dict[tuple[str, int], dict[tuple[int, int], F32]] = {}

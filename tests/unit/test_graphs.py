@@ -179,7 +179,7 @@ def loss_of(desk: Desk, logits: Tensor) -> Tensor:
 
 
 def normalized_beside_its_operand(s: Session, d: Desk) -> Tensor:
-    """Return the sum of the head norm of x and of a product with x, so that x has two gradients."""
+    """Return the head norm of x plus a matrix product with x. The gradient of x is then a sum of two gradients."""
     x, one = nn.tnn_fused_linear(s, d.x, [d.w]), nn.tnn_view_1d(s, d.vector, 1, 0)
     return nn.tnn_add(s, nn.tnn_fused_head_norm(s, x, one, one, 2, 1, 1.0), nn.tnn_fused_linear(s, x, [d.x]))
 

@@ -22,7 +22,7 @@ LETTERS = st.text("ab", min_size=1, max_size=4)
 
 
 def before_stop(text: str, stop: list[str]) -> str:
-    """Return the text before the stop string that is complete first, in the simplest way."""
+    """Find the stop string that is complete first, in the simplest way. Return the text before this stop string."""
     for end in range(len(text) + 1):
         ended = [one for one in stop if text[:end].endswith(one)]
         if ended:

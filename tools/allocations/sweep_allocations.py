@@ -73,7 +73,7 @@ class Faults:
         return self._lib.faults_disarm(), self._lib.faults_seen()
 
     def live(self) -> tuple[int, int, int]:
-        """Return the numbers of memory blocks, of their bytes, and of threads that the target has."""
+        """Return three numbers: the memory blocks of the target, the bytes in these blocks, and its threads."""
         gc.collect()
         return self._lib.faults_live(), self._lib.faults_live_bytes(), self._lib.faults_threads()
 

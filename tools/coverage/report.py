@@ -18,7 +18,7 @@ from typing import Any
 
 @dataclass
 class Counts:
-    """The coverage of a file: numbers of reached and of all lines and branches.
+    """The coverage of a file: how many lines and branches the tests reached, and how many lines and branches exist.
 
     missed: missed branches by line number.
     """

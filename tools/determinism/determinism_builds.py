@@ -145,7 +145,7 @@ def interpreter_version(python: Path) -> str:
 
 
 def found_pythons(named: Iterable[Path]) -> dict[str, Path]:
-    """Return interpreters by version: the running interpreter, the named ones, and all on PATH that can be started."""
+    """Return interpreters by version: the running interpreter, the named ones, and all that start from PATH."""
     on_path = (shutil.which(f"python3.{minor}") for minor in range(OLDEST_MINOR, NEWEST_MINOR))
     found: dict[str, Path] = {}
     for python in [Path(sys.executable), *named, *(Path(path) for path in on_path if path)]:

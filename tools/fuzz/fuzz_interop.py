@@ -91,7 +91,7 @@ def good_ggufs() -> list[bytes]:
 
 @functools.cache
 def good_folders() -> list[Files]:
-    """Return undamaged folders; the weights of the second are in shards, the fourth has a tokenizer.model."""
+    """Return undamaged folders. The second one has its weights in shards, and the fourth one has a tokenizer.model."""
     found = []
     with tempfile.TemporaryDirectory() as temporary:
         for name in ("qkv_bias", "llama3_hf rope", "gemma3"):

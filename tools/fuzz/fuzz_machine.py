@@ -3,8 +3,8 @@
     python tools/fuzz/fuzz_machine.py [--seconds 60] [--batches N] [--seed S]
 
 If a call crashes, hangs, returns a wrong number or raises an exception of another library, the script ends with exit
-status 1. It prints the calls of the failing example, shrunk by hypothesis unless the process crashed, and the seed of
-its batch; `--seed S --batches 1` repeats the batch.
+status 1. It prints the calls of the failing example, and the seed of its batch; `--seed S --batches 1` repeats the
+batch. Unless the process crashed, hypothesis shrinks the example first.
 
 Hypothesis chooses each call among all calls of the module, and chooses for each call one of several sessions (open,
 closed, or with another graph). fuzz_rounds.py is faster and compares bytes between variants. Both scripts choose

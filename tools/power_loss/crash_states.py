@@ -184,7 +184,7 @@ def _sizes(changes: Iterable[Change]) -> tuple[Change, ...]:
 
 
 def _some(changes: Sequence[Change], limits: Limits, draws: random.Random, *, pairs: bool) -> list[tuple[Change, ...]]:
-    """Return some of the choices of the changes of one kind, or all choices if there are few."""
+    """Return choices of the changes of one kind: all choices, or some of them if there are many."""
     if 1 << len(changes) <= limits.random:
         return list(_subsets(changes))
     n = len(changes)

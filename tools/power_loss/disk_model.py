@@ -43,7 +43,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Piece:
-    """A change of the content of a piece of a file, without a change of the file's size."""
+    """A change of the bytes in a part of a file, without a change of the file's size."""
 
     node: int
     offset: int

@@ -221,7 +221,7 @@ TRACE = ("-e", "trace=" + ",".join(f"?{name}" for name in (*_READERS, *REFUSED))
 def operations_of(lines: Iterable[str], folder: Path, reports: Path) -> list[Operation]:
     """Return the operations that a log of strace describes, on a folder that was empty before.
 
-    reports: a file elsewhere; each line that the program writes to it is a Report.
+    reports: a file outside of the folder. Each line that the program writes to this file is a Report.
 
     Raises NotImplementedError for a call that the model of the disk does not cover.
     """

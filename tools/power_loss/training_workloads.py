@@ -35,7 +35,7 @@ BACK_STEP = 2  # the best evaluation up to this step is not the best evaluation 
 
 
 def _resumed(given: Path, run: Path, config: TrainConfig, init: str | None) -> None:
-    """Resume a run, or start it if it has no checkpoint. init: the folder in `given` of the model to start from."""
+    """Resume a run, or start it from the model in the folder `init` of `given` if the run has no checkpoint."""
     resume = (run / "latest").exists()
     start = None if resume or init is None else given / init
     train(TrainArgs(given / "data", run, None if resume else config, start, resume, n_threads=1))

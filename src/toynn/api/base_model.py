@@ -29,8 +29,8 @@ def open_base(path: str | os.PathLike[str], expected: BaseModel | None = None) -
 
     The weights of a GGUF file are mapped and keep their types; other weights are read into memory.
 
-    path: a GGUF file, a Hugging Face folder, or the folder of a run or of a checkpoint. If it is a run, its latest
-        checkpoint at this moment is the base, even if the run makes newer checkpoints later.
+    path: a GGUF file, a Hugging Face folder, or the folder of a run or of a checkpoint. If the path is a run, its
+        latest checkpoint at this moment is the base, even if the run makes newer checkpoints later.
     expected: the base that an adapter was trained on. A base with another SHA-256 is refused.
 
     Raises:

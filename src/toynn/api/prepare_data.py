@@ -108,9 +108,9 @@ def prepare(
             one.
         vocab_size: learn a byte-level BPE tokenizer with this number of tokens, at least 257. Default: 4096. The
             vocabulary becomes smaller if the texts are short.
-        tokenizer: use this tokenizer instead of learning one: the path of a tokenizer.json or of a folder that contains
-            one, for example a data folder; a loaded model; or a path that `toynn.load` accepts. To train a model
-            further, use the tokenizer of this model.
+        tokenizer: use this tokenizer instead of learning one: the path of a tokenizer.json; a folder with a
+            tokenizer.json, for example a data folder; a loaded model; or a path that `toynn.load` accepts. To train a
+            model further, use the tokenizer of this model.
         validation: share of the documents that is held out for validation, at least 0 and below 1. If there is only one
             document, its end is held out.
         eos: the token that ends each document. If `tokenizer` is given, it must have this token as a special token. "":

@@ -58,7 +58,7 @@ class TextModel(GeneratingModel):
         foreign: settings that were imported with the model, among them the chat template.
 
     The model works on one text at a time: `generate`, `stream`, `score` and `evaluate` start with an empty context, and
-    `chat` keeps the tokens that the conversation and the previous conversation have in common at their start. If one of
+    `chat` keeps the tokens with which both this conversation and the previous one begin. If one of
     these methods is called while a `stream` or a `chat_stream` is not finished, the next piece of this stream raises
     SessionError. `close` frees the memory; every later call raises SessionError. A `with` block closes the model at its
     end.

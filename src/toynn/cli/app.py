@@ -233,6 +233,6 @@ def _exit_code(error: BaseException) -> int:
 @click.option("-v", "--verbose", is_flag=True, help="Show the Python traceback of an error.")
 @click.pass_context
 def app(ctx: click.Context, verbose: bool) -> None:
-    """Train small llama-family models on an ordinary CPU, and run them elsewhere."""
+    """Train small models of the llama family on an ordinary CPU, and use them."""
     ctx.obj = verbose
     hide_panics()

@@ -33,7 +33,7 @@ def dtype_of(vocab: int) -> str:
 
 
 def starts_file(split: str) -> str:
-    """Return the name of the file with the position of the first token of each sample of a split."""
+    """Return the name of the file that says where each sample of a split begins."""
     return f"{split}.starts.bin"
 
 
@@ -77,7 +77,7 @@ class SourceSamples(Initialised):
 
     format: the format of the samples.
     weight: how often each sample is used in an epoch.
-    samples, tokens, counted: number of samples in the data, of their tokens, and of the tokens that count for the loss.
+    samples, tokens, counted: number of samples in the data, their number of tokens, and how many of these tokens count.
     longest: number of tokens of the longest sample.
     truncated, dropped, skipped: number of samples that were shortened, left out, or broken.
     """

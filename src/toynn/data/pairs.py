@@ -54,9 +54,7 @@ class PairBatcher(EqualWindows):
         self._drawn: tuple[int, npt.NDArray[np.int64]] = (-1, np.zeros(0, dtype=np.int64))
 
     def numbers(self, start: int, n: int) -> npt.NDArray[np.int64]:
-        """Return which pairs of the split have the places start to start + n - 1 in the order of the epochs, int64
-        (n,).
-        """
+        """Return the numbers of n pairs as int64 (n,), from the place `start` on in the order of the epochs."""
         n = integer("n", n, 1)
         start = integer("start", start, 0, 2**62 - n)
         with memory_for("n", 8 * n, f"the numbers of {n} pairs"):

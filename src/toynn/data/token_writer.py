@@ -39,7 +39,7 @@ class ByteWriter:
         return self._digest.hexdigest()
 
     def abandon(self) -> None:
-        """Close the incomplete file after an error. An error of closing is ignored, because the caller reports the
+        """Close the incomplete file after an error. An error while closing is ignored, because the caller reports the
         first error.
         """
         with suppress(OSError):
@@ -104,5 +104,5 @@ def abandoned_after_error(writers: dict[str, Writer]) -> Iterator[dict[str, Writ
 
 
 def token_writers(folder: Path, vocab: int) -> AbstractContextManager[dict[str, TokenWriter]]:
-    """Return a context manager of a writer for each split of a data folder. An error in its block closes the files."""
+    """Return a context manager that yields a writer for each split. An error in its block closes the files."""
     return abandoned_after_error({name: TokenWriter(folder / f"{name}.bin", dtype_of(vocab)) for name in SPLITS})

@@ -112,7 +112,7 @@ def windows_per_epoch(tokens: int, t_seq: int) -> int:
 class WindowBatcher(EqualWindows, Initialised):
     """Returns windows of t_seq tokens. The targets of a window are the same tokens shifted by one.
 
-    Each epoch divides the tokens into windows that do not overlap, beginning at a random offset, and uses each window
+    Each epoch divides the tokens, from a random offset on, into windows that do not overlap. The epoch uses each window
     once, in a random order. Offset and order depend only on the seed and the number of the epoch. So window i does not
     depend on the batch size or on the windows that were read before. A resumed run needs only the number of its next
     window.

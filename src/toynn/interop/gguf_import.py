@@ -80,7 +80,7 @@ def import_gguf(path: Path) -> TrainedModel:
     """Return the model in a GGUF file of a supported architecture (see `toynn.model.shape.ARCHITECTURES`), with a
     byte-level or SentencePiece BPE tokenizer or without a tokenizer.
 
-    All weights become f32. Tensors of every type that ggml can convert to f32 can be read. For a model that is split
+    All weights become f32. A tensor can have any type that ggml can convert to f32. For a model that is split
     into several files, path is the first file.
 
     Raises:

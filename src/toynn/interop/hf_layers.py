@@ -1,4 +1,4 @@
-"""Convert between a shape and the keys of config.json that say how layers differ: which have no RoPE, and which have a
+"""Convert between a shape and the keys of config.json that say which layers have no RoPE, and which layers have a
 window.
 """
 

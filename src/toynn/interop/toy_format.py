@@ -1,7 +1,7 @@
 """The GGUF files of the reference, the Ruby project toy: what differs from the files of llama.cpp.
 
-Both have the architecture `llama`. In a file of toy, the key `toy.ggml_native` is true, the rows of q and k are in the
-order "halves", as in toynn and Hugging Face (see `rope_order`), and there may be no tokenizer. Older files of toy hold
+Both have the architecture `llama`. In a file of toy, the key `toy.ggml_native` is true. The rows of q and k are in the
+order "halves", as in toynn and Hugging Face (see `rope_order`). The file may have no tokenizer. Older files of toy hold
 one tensor for each head.
 """
 

@@ -316,7 +316,7 @@ class Layout(ABC):
     def place(self, graph: ForwardGraph, positions: IntArray | None, starts: IntArray | None) -> None:
         """Upload the places of the tokens, whose values have been checked.
 
-        positions: None counts them from the first token of each sample.
+        positions: None: the positions are counted from the first token of each sample.
         starts: None for one sample in each sequence.
         """
         at = self.positions if starts is None else self.positions - starts

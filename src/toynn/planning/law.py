@@ -5,8 +5,8 @@ For a kind of text, the loss in nats per byte is
     L = E + G / (1 + z)    with    1 / z = (n / n0)^-alpha + (u / u0)^-beta
 
 n: weights in the layers, without the embedding. u: effective bytes of training text. z has the form of the law of
-Kaplan et al. 2020 ("Scaling Laws for Neural Language Models"), in which the lower of two limits (n and u) decides. E is
-the loss that no model can avoid, and E + G is the loss of a model that has learned almost nothing.
+Kaplan et al. 2020 ("Scaling Laws for Neural Language Models"): the smaller of (n / n0)^alpha and (u / u0)^beta has more
+influence. E is the loss that no model can avoid, and E + G is the loss of a model that has learned almost nothing.
 
 The first pass over a text counts fully, and each further pass counts less (Muennighoff et al. 2023, "Scaling
 Data-Constrained Language Models"):

@@ -35,7 +35,7 @@ _WITHOUT_EFFECT = ("evaluation.", "checkpoint.", "train.seed", "train.recompute"
 
 @dataclass(frozen=True)
 class Candidate(Initialised):
-    """A model that a plan considered, with the best training of this model in the time.
+    """A model that a plan considered, with the best training of this model in the given time.
 
     name: the width and the number of layers, for example "96x4". parameters: number of weights.
     seconds_per_step: measured on this machine. steps: number of optimizer steps. memory: bytes of the model and its

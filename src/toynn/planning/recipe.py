@@ -35,7 +35,7 @@ class Size(NamedTuple):
 
     @property
     def n_heads(self) -> int:
-        """The number of heads: as many as possible with heads of even size that are not smaller than usual."""
+        """The largest number of heads that have an even size of at least _HEAD (_WIDE_HEAD in a wide model), or 1."""
         usual = _WIDE_HEAD if self.d_model >= _WIDE else _HEAD
         return next((n for n in range(self.d_model // usual, 1, -1) if self.d_model % (2 * n) == 0), 1)
 

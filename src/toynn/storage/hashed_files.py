@@ -1,8 +1,8 @@
-"""Write a new file at the speed of the disk, and compute its SHA-256 meanwhile.
+"""Write a new file at the speed of the disk, and compute its SHA-256 at the same time.
 
-A large file is written past the page cache of the system (O_DIRECT), because copying a gigabyte into the page cache can
-take several times as long as writing it to the disk. One thread makes the content, one writes it, and one computes the
-SHA-256.
+The bytes of a large file bypass the page cache of the system (O_DIRECT), because copying a gigabyte into the page cache
+can take several times as long as writing it to the disk. The first thread makes the content, the second thread writes
+the content, and the third thread computes the SHA-256.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _wait(chunk: tuple[Future[None], Future[None]]) -> None:
 
 @contextlib.contextmanager
 def _direct(path: Path) -> Iterator[int | None]:
-    """Yield a descriptor of the file that writes past the page cache, or None if the system does not support it."""
+    """Yield a descriptor of the file that bypasses the page cache, or None if the system does not support it."""
     flag: int | None = getattr(os, "O_DIRECT", None)
     if flag is None:
         yield None
@@ -112,8 +112,8 @@ def _filled(buffers: list[mmap.mmap], parts: Iterable[memoryview]) -> Iterator[i
 def _write(file: int, direct: int | None, chunk: memoryview, at: int) -> int | None:
     """Write a chunk at a position of the file.
 
-    direct: the descriptor that writes whole blocks past the page cache, or None. Return None if this descriptor could
-        not write the chunk, so that it is not used for the next chunk; otherwise return `direct`.
+    direct: the descriptor that bypasses the page cache and writes whole blocks, or None. Return None if this descriptor
+        could not write the chunk, so that it is not used for the next chunk; otherwise return `direct`.
     """
     done = 0
     if direct is not None:

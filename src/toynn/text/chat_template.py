@@ -150,8 +150,9 @@ class ChatTemplate(Initialised):
         """Return the text of a conversation, and the spans of characters that the model generates.
 
         These spans are the generation blocks of the template. Without generation blocks, the span of an assistant
-        message begins after its generation prompt, and ends with the message. Both positions are the lengths of the
-        texts of shorter conversations. The text must begin with these texts.
+        message begins after its generation prompt, and ends with the message. Two shorter conversations are rendered
+        to find both positions: the conversation up to the generation prompt, and the conversation up to the end of the
+        message. The text must begin with both results.
 
         Raises the errors of `render`. It also raises TinyNNValueError if the text does not begin with the text of a
         shorter conversation, because the template renders a message differently when other messages follow.
@@ -259,8 +260,8 @@ class ChatTemplate(Initialised):
         return [answers] if len(packed) == 1 else [self._answers([one])[0] for one in packed]
 
     def _running(self) -> _Child:
-        """Return the child process. Start one if there is none, or if a parent of this process started it before a
-        fork.
+        """Return the child process, and start it if necessary. A child process that was started before a fork of this
+        process is not used.
         """
         if self._closed:
             raise SessionError(f"{self.name} was closed; make a new ChatTemplate")

@@ -5,8 +5,8 @@ same way, and never score a separator as text.
 
 - A line ends with LF, CR LF or CR.
 - A separator line contains only the text of the separator. The line and its end do not belong to a document.
-- A document is the text between two separator lines, or between one of them and the start or end of the file. Empty
-  documents are ignored.
+- A document is the text between two separator lines, or between a separator line and the start or end of the file.
+  Empty documents are ignored.
 """
 
 from __future__ import annotations

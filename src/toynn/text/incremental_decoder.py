@@ -89,7 +89,7 @@ class IncrementalDecoder:
         return _BYTE_TOKEN.match(self._tokenizer.id_to_token(token) or "") is not None
 
     def _unchanged(self, text: str) -> str:
-        """Return the part at the start of the text that the last few tokens have not changed."""
+        """Return the beginning of the text, up to the first change that one of the last few tokens has made."""
         self._recent = [*self._recent[-_LOOKAHEAD:], text]
         return _common_start(self._recent)
 

@@ -41,7 +41,7 @@ class StopStrings:
 class WithoutStart:
     """Passes the pieces of a text on without the string `start`, if the text begins with it.
 
-    `add` holds pieces back that may be a part of the start. `finish` returns the text that is still held back.
+    `add` holds back pieces that may be a part of `start`. `finish` returns the text that is still held back.
     """
 
     def __init__(self, start: str) -> None:

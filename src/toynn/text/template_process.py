@@ -1,8 +1,8 @@
 """The program of the child process that renders chat templates. `toynn.text.chat_template` starts the process.
 
-A template is a program that comes with a model, so the process that runs the template has limits: the sandbox of jinja2
-gives the template no access to Python, the system ends the process if a request needs too much time, and memory and the
-size of files are limited.
+A template is a program that comes with a model, so the process that runs the template has limits. The sandbox of jinja2
+gives the template no access to Python. The system ends the process if a request needs too much time. The memory of the
+process and the size of its files are limited.
 
 The program imports no other module of toynn, so that it starts quickly. Its arguments are the path of this file and the
 number of an open file descriptor, which is one end of a `multiprocessing.Pipe()`. All messages are JSON. The first

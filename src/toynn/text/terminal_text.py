@@ -1,4 +1,4 @@
-"""Make text safe for a terminal: control characters, with which a terminal is controlled, become visible symbols."""
+"""Make text safe for a terminal: control characters become visible symbols, and do not control the terminal."""
 
 from __future__ import annotations
 

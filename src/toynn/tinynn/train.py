@@ -22,7 +22,7 @@ __all__ = ["TrainStep", "tnn_begin_step", "tnn_compute_profiled", "tnn_train_ste
 
 @dataclass(frozen=True, slots=True)
 class TrainStep(Initialised):
-    """The tensors of a training graph that `tnn_train_step` uploads to and downloads from.
+    """The tensors of a training graph whose values `tnn_train_step` uploads or downloads.
 
     ids and targets are i32 [n], hp holds the hyperparameters, loss is [1], and norm is a result of
     `tnn_fused_grad_norm` or None.
@@ -101,8 +101,8 @@ def tnn_begin_step(
 def _arguments(
     s: Session, step: TrainStep, ids: npt.ArrayLike, targets: npt.ArrayLike, hp: npt.ArrayLike
 ) -> tuple[Any, Any, Any, int, Any, int]:
-    """Check the arguments of a step, and return the arguments that `tnn_train_step` and `tnn_begin_step` have in common
-    in C.
+    """Check the arguments of a step. Return the arguments that the C functions `tnn_train_step` and `tnn_begin_step`
+    have in common.
     """
     if not isinstance(step, TrainStep):
         raise TinyNNTypeError(f"step must be a TrainStep, got {kind_of(step)}")

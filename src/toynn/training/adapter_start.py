@@ -42,7 +42,7 @@ def checkpoint_on_base(opened: OpenBase, config: TrainConfig, out: Path, held: C
 
 
 def continued(base: Path | OpenBase | None, init: Checkpoint) -> tuple[Checkpoint, OpenBase]:
-    """Return the adapter `init` as a checkpoint of step 0 on its open base, and this base.
+    """Return a checkpoint of step 0 with the adapter `init` on its open base. Also return this base.
 
     Raises TinyNNValueError if the base is missing or is a different model, or if `init` is not an adapter.
     """

@@ -81,7 +81,7 @@ class StepArgs:
 class EvaluationArgs:
     """Settings of evaluation on the validation split. The model is always evaluated after the last step.
 
-    min_delta: an evaluation is an improvement if its loss is lower than the best loss by more than this.
+    min_delta: an evaluation is an improvement if its loss is lower than the best loss by more than this value.
     patience: the run ends after this many evaluations in a row without an improvement.
     prompts: at each evaluation, the model continues these texts with sample_tokens tokens, sampled with
         sample_temperature and the seed 0.

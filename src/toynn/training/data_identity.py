@@ -18,7 +18,7 @@ def data_identity(meta: DataMeta) -> DataIdentity:
 
 
 def _of_split(split: Split) -> str:
-    """Return the sha256 of the file of a split, or of the list of the sha256 of all its files if there are several."""
+    """Return the sha256 of the only file of a split, or the sha256 of a list with the sha256 of each of its files."""
     if split.samples is None:
         return split.sha256
     files = (split.sha256, split.samples.starts_sha256, split.samples.counted_sha256 or "")

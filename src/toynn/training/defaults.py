@@ -1,6 +1,6 @@
 """The defaults that depend on the width of the model and on the start of a run.
 
-docs/training-recipes.md has the runs by which these values were chosen.
+docs/training-recipes.md describes the runs by which these values were chosen.
 """
 
 from __future__ import annotations

@@ -153,7 +153,7 @@ def _stored(run: Path, start: Start, data: DataFolder, engine: LlamaSeqEngine) -
 
 
 def _of_killed_run(run: Path) -> tuple[ReferenceMeta, Reference] | None:
-    """Return what a killed run without checkpoints has stored, or None if its files do not belong together.
+    """Return the numbers that a killed run without checkpoints has stored, or None if its files do not belong together.
 
     The files do not belong together if the run was killed after it had replaced one of the two files of an earlier run.
     """

@@ -216,7 +216,7 @@ def _check(event: dict[str, Any], place: str) -> None:
 class _Field:
     """A field of an event. kinds: the types that its value may have, from the annotation in the event's class.
 
-    elements: what the elements of a list may be; None if the value is not a list.
+    elements: the types that the elements of a list may have; None if the value is not a list.
     """
 
     kinds: tuple[Any, ...]

@@ -129,8 +129,8 @@ def _described(tokenizer: Tokenizer, around: TokensAround) -> str:
 def with_added_tokens(init: Checkpoint, data: DataFolder) -> tuple[Checkpoint, tuple[str, ...]]:
     """Add the new tokens of the data's tokenizer to the model that training starts from. Return the model, and notes.
 
-    If the tokenizer of the data is the tokenizer of the model with more special tokens, the model gets these tokens,
-    and its vocabulary grows if necessary (`resized`). Otherwise the model is returned unchanged.
+    If the tokenizer of the data has more special tokens and otherwise equals that of the model, the model gets these
+    tokens, and its vocabulary grows if necessary (`resized`). Otherwise the model is returned unchanged.
     """
     if isinstance(init.contents, ModelOnBase):  # a base is frozen, so its vocabulary cannot grow
         return init, ()

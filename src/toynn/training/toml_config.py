@@ -156,7 +156,7 @@ def from_toml(
 
 
 def _parsed_config(content: str, overrides: tuple[str, ...], init: Checkpoint | None) -> TrainConfig:
-    """Return the configuration in a TOML text with the overrides applied. Raises ConfigurationError with the key."""
+    """Return the configuration in a TOML text, changed by the overrides. A ConfigurationError names the key."""
     try:
         table = _parsed(content)
     except ValueError as error:

@@ -226,7 +226,7 @@ class Model:
         return [one.tobytes() for one in got]
 
     def decoded(self) -> list[bytes]:
-        """Return the bytes of the logits of the last token of each part, if the tokens are read in parts."""
+        """Read the tokens in parts, and return the logits of the last token of each part, as bytes."""
         s, found = self.s, []
         for begin, end in ((0, 13), (13, 15), (15, 16), (16, 17)):
             nn.tnn_reset_for_rebuild(s)

@@ -1,7 +1,7 @@
 """The two random streams of the initial weights, one value at a time.
 
 This module defines the streams, and toynn must give the same bits. The module uses Python's numbers, because Python's
-floats are f64, its integers have no limit, and math.log, math.cos and math.sin are the functions of the C library.
+floats are f64, Python's integers have no limit, and math.log, math.cos and math.sin are the functions of the C library.
 numpy's vectorized functions may give other bits.
 """
 

@@ -94,7 +94,7 @@ def _of_text(place: Place, sample: Completion | Text, settings: SampleSettings) 
 
 
 def _chosen(spans: list[tuple[int, int]], settings: SampleSettings) -> list[tuple[int, int]]:
-    """Join adjacent spans and leave out empty spans. Return the last span if settings.loss is "last", otherwise all."""
+    """Join adjacent spans and leave out empty ones. If settings.loss is "last", return only the last span."""
     joined: list[tuple[int, int]] = []
     for start, end in spans:
         if joined and joined[-1][1] == start:

@@ -18,8 +18,9 @@ from toynn.data.splits import TRAIN, VALIDATION
 class Division:
     """Says for each sample to which split it belongs.
 
-    A sample is held out for validation if its hash is below the share. If there are several samples, the one with the
-    lowest hash is always held out, and the one with the highest hash never is. So neither split is empty.
+    A sample is held out for validation if its hash is below the share. If there are several samples, the sample with
+    the lowest hash is always held out, and the sample with the highest hash is never held out. So neither split is
+    empty.
     """
 
     seed: int

@@ -66,5 +66,5 @@ class SampleWriter:
 
 
 def sample_writers(folder: Path, vocab: int, *, masked: bool) -> AbstractContextManager[dict[str, SampleWriter]]:
-    """Return a context manager of a writer for each split of a data folder. An error in its block closes the files."""
+    """Return a context manager that yields a writer for each split. An error in its block closes the files."""
     return abandoned_after_error({name: SampleWriter(folder, name, dtype_of(vocab), masked=masked) for name in SPLITS})

@@ -1,4 +1,4 @@
-"""Read a file in parts, and unpack it meanwhile if it is a gzip or a Zstandard file."""
+"""Read a file in parts. The content of a gzip or a Zstandard file is unpacked."""
 
 from __future__ import annotations
 

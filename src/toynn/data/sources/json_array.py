@@ -13,7 +13,7 @@ _SPACE = b" \t\r\n"
 
 
 def json_array(parts: Iterable[bytes]) -> Iterator[Item]:
-    """Yield the elements of an array as items. Their places are the lines in which they begin.
+    """Yield the elements of an array as items. The place of an item is the line in which the element begins.
 
     parts: the content of the file in parts of any size. An array that does not end is reported as an item too.
     """

@@ -1,4 +1,4 @@
-"""AdapterSpec: which matrices of a model have a low-rank adapter, of which rank and with which scale."""
+"""AdapterSpec: which matrices of a model have a low-rank adapter, and the rank and scale of the adapter."""
 
 from __future__ import annotations
 

@@ -69,16 +69,16 @@ class LlamaSeqEngine(PartialSteps):
             keep_gradients: keep the gradients, so that `gradient` can read them, and a step can have several batches
                 (`train_step(accumulate=True)`). Fused layout only.
             batches: allocate the memory for a step of this number of batches; more than 1 needs keep_gradients. By
-            default, a step allocates this memory when it needs it.
+                default, a step allocates this memory when it needs it.
             clip: `train_step` returns the norm of the gradients and clips them. This needs memory for all gradients at
                 once. Fused layout only.
             decay_vectors: False excludes norms and biases from weight decay. Fused layout only.
             recompute: keep only the input of each layer, and compute the other activations again in the backward pass.
                 Results do not change. A step needs less memory and more time. Fused layout only.
             packed: several samples may share a sequence, and `train_step` takes their starts. Fused layout only.
-            preference: the loss of pairs of sequences, instead of the loss of the next token. The sequences 2i and
-                2i + 1 of a batch, whose number must be even, are the chosen and the rejected one of pair i. Fused
-                layout only.
+            preference: the loss of pairs of sequences, instead of the loss of the next token. A batch must have an
+                even number of sequences. The sequences 2i and 2i + 1 are the chosen and the rejected one of pair i.
+                Fused layout only.
             first_window: the number of the first window of a step that this engine computes, if other engines compute
                 other windows of the step. If this number is above 0, the engine cannot update the weights itself.
 
@@ -158,10 +158,10 @@ class LlamaSeqEngine(PartialSteps):
     ) -> tuple[float, float | None]:
         """Take one optimizer step. Return the loss before the step, and the norm of the gradients or None.
 
-        A step can be computed in several batches of equal size: each call but the first has accumulate=True, each call
-        but the last has update=False, and each call gets the same loss_divisor, the number of targets of the step. The
-        gradients then have the same bits as in a step with one batch. `toynn.llm.window_sums.step_loss` returns the
-        loss of the step.
+        A step can be computed in several batches of equal size. All calls except the first one have accumulate=True,
+        and all calls except the last one have update=False. In each call, loss_divisor is the number of targets of the
+        step. The gradients then have the same bits as in a step with one batch. `toynn.llm.window_sums.step_loss`
+        returns the loss of the step.
 
         All arguments are checked before anything changes. The norm is that of all gradients together, multiplied by
         gradient_scale, before clipping. It is None if the graph was built without clip. A loss that is not finite is
@@ -169,8 +169,8 @@ class LlamaSeqEngine(PartialSteps):
 
         Args:
             seq_ids: integers (T*B,), each from 0 to vocab - 1.
-            targets: integers (T*B,), the next token at each position, or -100 or -1 for a position that is ignored: the
-                loss is the mean over the other positions, and the gradients of this position are 0. The per_head layout
+            targets: integers (T*B,), the next token at each position. A position with -100 or -1 is ignored: the loss
+                is the mean over the other positions, and the gradients of this position are 0. The per_head layout
                 also accepts one-hot labels (T*B, vocab). There, an ignored position counts as a loss of 0, and has
                 ggml's gradient of a row of zeros, which is not 0.
             hp: (1, 7), as `AdamW.hp` returns it.

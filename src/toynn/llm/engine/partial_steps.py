@@ -57,8 +57,7 @@ class PartialSteps(TunedModel):
 
         Args:
             seq_ids, targets, starts, reference: as for `train_step`.
-            loss_divisor: the number of targets, or of pairs, of the whole step, by which the sum of the losses is
-                divided.
+            loss_divisor: the number by which the sum of the losses is divided: all targets, or pairs, of the step.
             accumulate: False begins a step, True adds the next batch of the step.
 
         Raises:
