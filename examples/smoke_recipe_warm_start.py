@@ -1,8 +1,8 @@
 """Train a new model on the frozen embedding of another model, the donor, and report whether it learns.
 
-The donor is a small model that the script trains first and writes as a GGUF file. The recipe WarmStart copies
-the donor's embedding into a new model of another width, behind a projection lens. The learning rate rises for 5 steps and then
-falls as half a cosine; each step reads the next window of the stories.
+The donor is a small model that the script trains first and writes as a GGUF file. The recipe WarmStart copies the
+donor's embedding into a new model of another width, behind a projection lens. The learning rate rises for 5 steps and
+then falls as half a cosine; each step reads the next window of the stories.
 
     python examples/smoke_recipe_warm_start.py
     python examples/smoke_recipe_warm_start.py --init scratch        # a random embedding instead of the donor's
