@@ -609,9 +609,9 @@ TNN_API const char * tnn_tensor_name(tnn_session * s, tnn_tensor t); /* Return t
 /* ---- forward ---- Allocate and run a graph without gradients. */
 /* Build the forward graph of out and allocate it. A second call is allowed only after tnn_reset_for_rebuild. */
 TNN_API int tnn_realize(tnn_session * s, tnn_tensor out);
-/* Add to the forward graph a node on which the result of the graph does not depend, for example a tnn_cpy into
- * a weight. Make this call before tnn_realize, once for each such node. These nodes are computed first, in the order of
- * the calls. */
+/* Add a node to the forward graph, although the result of the graph does not depend on the node: for example a tnn_cpy
+ * into a weight. Make this call before tnn_realize, once for each such node. These nodes are computed first, in the
+ * order of the calls. */
 TNN_API int tnn_add_to_graph(tnn_session * s, tnn_tensor t);
 /* Run the forward graph. If the call raises an error, nothing was computed.
  * TNN_E_STATE: an input was never uploaded.
@@ -692,9 +692,9 @@ TNN_API int tnn_continue_step(tnn_session * s,
  * allocates the memory when it needs it.
  * TNN_E_STATE: the gradients are not flagged with tnn_set_output. */
 TNN_API int tnn_reserve_batches(tnn_session * s, int64_t batches);
-/* Return the number of sums over the windows whose total is the gradient of a parameter: 1, or 2 if the graph uses the
- * parameter in two kinds of operators, for example an embedding that is also the output matrix. The sums are added in
- * their order. Elements of the second sum that are 0 do not change the first sum.
+/* Return the number of sums over the windows that together form the gradient of a parameter. There are 2 sums if the
+ * graph uses the parameter in two kinds of operators, for example an embedding that is also the output matrix. Otherwise
+ * there is 1 sum. The sums are added in their order. Elements of the second sum that are 0 do not change the first sum.
  * TNN_E_STATE: the training graph is not realized. */
 TNN_API int64_t tnn_gradient_parts(tnn_session * s, tnn_tensor t);
 /* Return the place where a gradient begins in a node of tnn_download_window_sum (the value of `at`). part: which of the

@@ -182,7 +182,7 @@ def _nearest(parameters: int, vocab: int) -> Size:
 
 
 def _balanced(options: Iterable[Option], law: ScalingLaw, text: Text) -> Choice | None:
-    """Return the first option with the number of steps for which its size is the best."""
+    """Return the first option, with the number of steps for which a model of this size is the best."""
     for option in options:
         tokens = law.balanced_tokens(text, option.layer_parameters)
         steps = max(FEWEST_STEPS, round(tokens / option.tokens))

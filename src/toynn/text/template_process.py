@@ -193,7 +193,7 @@ class Renderer:
     def _by_prefixes(self, text: str, variables: Mapping[str, Any]) -> list[tuple[int, int]]:
         """Return the span of each assistant message, from the end of its generation prompt to the end of the message.
 
-        Both ends are the lengths of the texts of shorter conversations. The text must begin with these texts.
+        Two shorter conversations are rendered to find the start and the end. The text must begin with both results.
         """
         messages, spans = variables["messages"], []
         for i, message in enumerate(messages):

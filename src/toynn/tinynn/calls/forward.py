@@ -16,8 +16,8 @@ def tnn_realize(s: Session, out: Tensor) -> None:
 
 
 def tnn_add_to_graph(s: Session, t: Tensor) -> None:
-    """Add to the forward graph a node on which the result of the graph does not depend, for example a `tnn_cpy` into a
-    weight.
+    """Add a node to the forward graph, although the result of the graph does not depend on the node: for example a
+    `tnn_cpy` into a weight.
 
     Make this call before `tnn_realize`, once for each such node. These nodes are computed first, in the order of the
     calls.

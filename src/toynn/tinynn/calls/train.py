@@ -93,10 +93,11 @@ def tnn_reserve_batches(s: Session, batches: int) -> None:
 
 
 def tnn_gradient_parts(s: Session, t: Tensor) -> int:
-    """Return the number of sums over the windows whose total is the gradient of a parameter: 1, or 2 if the graph uses
-    the parameter in two kinds of operators, for example an embedding that is also the output matrix.
+    """Return the number of sums over the windows that together form the gradient of a parameter.
 
-    The sums are added in their order. Elements of the second sum that are 0 do not change the first sum.
+    There are 2 sums if the graph uses the parameter in two kinds of operators, for example an embedding that is also
+    the output matrix. Otherwise there is 1 sum. The sums are added in their order. Elements of the second sum that are
+    0 do not change the first sum.
 
     Raises:
         SessionError: the training graph is not realized.
