@@ -114,7 +114,7 @@ def measure(folder: Path, rounds: int) -> list[Row]:
 
 
 def measure_memory(folder: Path, nbytes: int) -> MemoryRow:
-    """Write a file of conversations with this size, prepare it, and delete it."""
+    """Write a file of conversations with this size, measure the memory to prepare the file, and delete the file."""
     path = folder / "large.jsonl"
     print(f"a file of {nbytes / 1e9:.2g} GB ...", file=sys.stderr)
     samples = write_conversations(path, 9, most_bytes=nbytes, sentences_of_answer=40)

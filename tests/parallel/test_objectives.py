@@ -39,7 +39,7 @@ def test_muon_in_n_processes_writes_the_bytes_of_one(name: str, n: int, with_muo
 
 
 def test_moments_in_bfloat16_have_the_same_bytes_in_three_processes(with_muon: Path, tmp_path: Path) -> None:
-    """Muon rounds the momentum of the matrices of the layers, and AdamW the moments of the embedding."""
+    """Muon rounds the momentum of the matrices of the layers, and AdamW rounds the moments of the embedding."""
     options: list[str | Path] = [*SMALL, *MUON, *STEPS, "--set", "train.batch=6", "--set", "optimizer.moments=bf16"]
     assert toynn("train", with_muon / "data", "--out", tmp_path / "alone", *options).returncode == 0
     done = toynn_in_processes(MPICH, 3, "train", with_muon / "data", "--out", tmp_path / "run", *options)

@@ -137,7 +137,7 @@ class Disk:
             self._paths[target + old[len(path) :]] = inside
 
     def _name(self, *changes: tuple[str, int | None]) -> None:
-        """Assign other nodes to paths of one folder."""
+        """Change paths in one folder: each path gets the number of another file or folder, or is removed (None)."""
         folder = changes[0][0].rpartition("/")[0]
         self.pending.append(
             Names(self._paths[folder], tuple((path.rpartition("/")[2], node) for path, node in changes))

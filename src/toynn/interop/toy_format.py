@@ -25,7 +25,7 @@ SCALING_KEYS = tuple(
 
 
 def is_toy_file(values: GgufValues, names: Collection[str]) -> bool:
-    """Return whether toy wrote the file. If toy did, the rows of q and k are in toynn's order.
+    """Return whether toy wrote the file. In a file of toy, the rows of q and k are in toynn's order.
 
     names: the names of the file's tensors.
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 class StopStrings:
-    """Passes the pieces of a text on until one of the stop strings occurs.
+    """Passes on the pieces of a text until one of the stop strings occurs.
 
     `add` returns the text that cannot be a part of a stop string, and holds the rest back. `finish` returns the text
     that is still held back. stop: the stop string that has occurred, or None. The text ends before this stop string.
@@ -39,7 +39,7 @@ class StopStrings:
 
 
 class WithoutStart:
-    """Passes the pieces of a text on without the string `start`, if the text begins with it.
+    """Passes on the pieces of a text, but leaves out the string `start` if the text begins with this string.
 
     `add` holds back pieces that may be a part of `start`. `finish` returns the text that is still held back.
     """

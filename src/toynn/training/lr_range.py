@@ -120,7 +120,7 @@ def _realize(engine: LlamaSeqEngine, taker: TrainingSteps, start: Start, n_threa
 
 
 def _loss_of_step(engine: LlamaSeqEngine, windows: Windows, config: TrainConfig, step: int) -> float:
-    """Return the loss of the present weights on the tokens of a step, counted from 1."""
+    """Return the loss of the current weights on the tokens of a step, counted from 1."""
     nats, counted, size = 0.0, 0, config.train.batch
     for first in range((step - 1) * config.windows_of_step, step * config.windows_of_step, size):
         batch = windows.read(first, size)
