@@ -161,7 +161,7 @@ def call_again() -> None:
 
 
 def sweep_first_session(faults: Faults, path: str, mode: str, first: int, stride: int) -> None:
-    """Sweep the first call in a process, which sets up ggml. Each allocation fails in a new child process."""
+    """Sweep the first call in a process. This call sets up ggml. Each allocation fails in a new child process."""
     loader = importlib.machinery.ExtensionFileLoader("toynn._tinynn", path)
     spec = importlib.util.spec_from_loader("toynn._tinynn", loader)
     assert spec is not None

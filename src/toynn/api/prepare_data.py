@@ -101,8 +101,8 @@ def prepare(
 
     Args:
         paths: one or several files: plain text in UTF-8, JSON lines, a JSON array, or Parquet (extra toynn[parquet]).
-            All but Parquet may be compressed with gzip or Zstandard. Separator lines divide a plain text into
-            documents. A plain text without separator lines is one document.
+            All files except Parquet files may be compressed with gzip or Zstandard. Separator lines divide a plain text
+            into documents. A plain text without separator lines is one document.
         out: the folder to create. If it exists, it must be empty or contain only the remains of a killed `prepare`.
         documents: the documents as strings, instead of paths. A line feed is added to a document that does not end with
             one.

@@ -105,7 +105,7 @@ class SampleOptions:
 
 
 def is_plain_text(sources: Sequence[DataSource]) -> bool:
-    """Return whether all sources are plain texts with the weight 1. Their documents do not become samples."""
+    """Return whether all sources are plain texts with the weight 1. In this case, documents do not become samples."""
     return all(source.form == "plain" and source.weight == 1 for source in sources)
 
 

@@ -37,9 +37,7 @@ class SavedModel(Initialised):
 
 
 def format_of(path: Path, given: str | None, folder_format: str) -> str:
-    """Return the format to write. Without a given format, this is "gguf" for a path that ends in .gguf.
-
-    For any other path without a given format, this is `folder_format`.
+    """Return the format to write: `given`, or without `given` the format "gguf" for .gguf, otherwise `folder_format`.
 
     Raises TinyNNValueError for an unknown format, and for a path with the suffix of a format that toynn does not write.
     """

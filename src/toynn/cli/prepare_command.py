@@ -71,8 +71,8 @@ _FOR_SAMPLES = ("format", "text_field", "weights", "skip_bad", "chat_template", 
 def command(ctx: click.Context, /, texts: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -> None:
     """Turn TEXTS into packed tokens and a tokenizer for `toynn train`.
 
-    TEXTS are plain text in UTF-8, JSON lines, JSON arrays or Parquet files. All but
-    Parquet may be compressed (gzip, Zstandard).
+    TEXTS are plain text in UTF-8, JSON lines, JSON arrays or Parquet files. All
+    formats except Parquet may be compressed (gzip, Zstandard).
 
     `mpiexec -n 4 toynn prepare TEXTS --out OUT` encodes the texts in 4 processes.
     OUT has the same bytes as with one process.

@@ -74,7 +74,7 @@ def options_of(
     """Yield the models from the smallest to the largest, each measured when it is needed.
 
     overrides: settings of the user. memory: limit in bytes; None: most of the available memory. The iteration ends at
-    the first model that needs more memory.
+    the first model that needs more memory than the limit.
 
     Raises ConfigurationError if a setting is wrong for every size, and the errors of `measure` for the smallest model.
     """
@@ -112,9 +112,9 @@ def chosen(
 ) -> tuple[Choice | None, list[Choice]]:
     """Return the best choice for a given time, and the best training of each option that was considered.
 
-    No larger model is considered after two consecutive models that are worse than a smaller model, or when measuring
-    the options has taken more than `most_measuring` seconds. The first result is None if too few steps of the smallest
-    model fit.
+    No larger model is considered after two consecutive models that are worse than the best smaller model, or when
+    measuring the options has taken more than `most_measuring` seconds. The first result is None if too few steps of the
+    smallest model fit.
     """
     choices: list[Choice] = []
     best: Choice | None = None

@@ -120,9 +120,9 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
     path: the folder of the run, or its log.jsonl.
 
-    Steps that a resumed run has repeated are returned once. An incomplete line of a killed process, which is at the end
-    or before a "started" event, is skipped. After a line with zeros, which comes from a power loss, all lines up to the
-    next "started" event are skipped.
+    Steps that a resumed run has repeated are returned once. A killed process can have left an incomplete line, at the
+    end or before a "started" event. This line is skipped. After a line with zeros, which comes from a power loss, all
+    lines up to the next "started" event are skipped.
 
     Raises FileFormatError, which names the line and the field, if the log is damaged in another way, has another
     version or is not a regular file. Raises OSError if the log cannot be read.
