@@ -8,7 +8,7 @@
 #   make test-all   Run the long tests too, the sanitizers, and the coverage of csrc.
 #   make lint       Run ruff and mypy --strict.
 #   make dev        Compile what changed in csrc/ or CMakeLists.txt (seconds).
-#   make bench      Compare toynn with PyTorch and write docs/performance.md (half an hour on an idle machine).
+#   make bench      Compare toynn with PyTorch and write docs/performance.md (40 minutes on an idle machine).
 #   make bench-adapters  Compare LoRA training with PEFT and write a section of docs/performance.md (8 minutes).
 #   make bench-prepare  Compare the preparation of data with datasets, and write a section of docs/performance.md.
 #   make bench-long  Compare training on long sequences with PyTorch, and write a section of docs/performance.md (10 minutes).

@@ -9,9 +9,10 @@ from pathlib import Path
 from benchmarks import machine
 from benchmarks.measure import LABELS, REFERENCE, measure, measure_peak, programs
 from benchmarks.program_process import ROOT, ProgramError
-from benchmarks.report import Run, markdown, write_json, write_markdown
+from benchmarks.report import Run, markdown, read_json, write_json, write_markdown
 from benchmarks.shapes import SHAPES
 
+RESULTS, NAME = ROOT / "benchmarks" / "results", "performance.json"
 _QUIET = 0.3  # the largest load average of an idle machine
 
 
@@ -40,6 +41,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="Run 2 rounds of 2 steps, only to check that the benchmark works."
     )
+    parser.add_argument(
+        "--add", action="store_true", help="Keep the earlier results of the shapes and threads that are not measured."
+    )
     parser.add_argument("--out", type=Path, help="Output folder (default: docs/ and benchmarks/results/).")
     return parser.parse_args()
 
@@ -52,10 +56,14 @@ def positive(text: str) -> int:
 
 
 def measured(flags: argparse.Namespace) -> Run:
-    run = Run([], {}, machine.load())
-    if run.load > _QUIET:
+    """Measure each shape with each number of threads, and write all results after each of these measurements."""
+    run, load = Run([], {}, machine.load()), machine.load()
+    if flags.add:
+        run = read_json((flags.out or RESULTS) / NAME)
+        run.load = max(run.load, load)
+    if load > _QUIET:
         print(
-            f"benchmarks: the machine is not idle (load average {run.load:.2f}), so the figures are not reliable",
+            f"benchmarks: the machine is not idle (load average {load:.2f}), so the figures are not reliable",
             file=sys.stderr,
         )
     counts = [threads for threads in flags.threads if threads <= machine.cores()]
@@ -71,15 +79,19 @@ def measured(flags: argparse.Namespace) -> Run:
         for threads in counts:
             print(f"{shape.name}, {threads} thread(s): {rounds} rounds of {steps} steps ...", file=sys.stderr)
             run.see_peak(threads, measure_peak(threads, 2 if flags.quick else 6))
-            run.rows += measure(shape, threads, names, rounds, steps)
+            rows = measure(shape, threads, names, rounds, steps)
+            run.rows = [row for row in run.rows if (row.shape, row.threads) != (shape, threads)] + rows
+            run.sort()
+            if flags.out is not None or not flags.quick:
+                write(run, flags.out)
     return run
 
 
-def write(run: Run, text: str, out: Path | None) -> None:
-    docs, results = out or ROOT / "docs", out or ROOT / "benchmarks" / "results"
+def write(run: Run, out: Path | None) -> None:
+    docs, results, text = out or ROOT / "docs", out or RESULTS, markdown(run)
     for folder in (docs, results):
         folder.mkdir(parents=True, exist_ok=True)
-    write_json(run, results / "performance.json")
+    write_json(run, results / NAME)
     try:
         from benchmarks.plot import draw
     except ImportError:
@@ -100,10 +112,7 @@ def main() -> int:
     if not run.rows:
         print("benchmarks: nothing was measured; choose --threads within the number of cores", file=sys.stderr)
         return 1
-    text = markdown(run)
-    print(text)
-    if flags.out is not None or not flags.quick:
-        write(run, text, flags.out)
+    print(markdown(run))
     return 0
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from benchmarks import machine
 from benchmarks.measure import IN_BF16, LABELS, MATMULS, REFERENCE, Row, quartiles, ratios
+from benchmarks.program_process import ProgramError
+from benchmarks.shapes import SHAPES
 
 BEGIN = "<!-- bench: what follows is written by `{command}` -->"
 END = "<!-- bench: end -->"
@@ -20,12 +22,17 @@ class Run:
 
     Attributes:
         peaks: GFLOP/s by the number of threads and by the names of MATMULS.
-        load: the load average at the start.
+        load: the load average at the start, the largest one if the rows were measured in several runs.
     """
 
     rows: list[Row]
     peaks: dict[int, dict[str, float]]
     load: float
+
+    def sort(self) -> None:
+        """Sort the rows by shape and number of threads."""
+        names = list(SHAPES)
+        self.rows.sort(key=lambda row: (names.index(row.shape.name), row.threads))
 
     def see_peak(self, threads: int, gflops: dict[str, float]) -> None:
         """Add a measurement of the peak, and keep the best value of each library."""
@@ -71,6 +78,7 @@ def write_json(run: Run, path: Path) -> None:
             "first_loss_s": round(row.first_loss_s, 4),
             "rss_import": row.rss_import,
             "peak_rss": row.peak_rss,
+            "version": row.version,
             "note": row.note,
             "rounds": [[round(second, 7) for second in turn] for turn in row.rounds],
         }
@@ -79,6 +87,20 @@ def write_json(run: Run, path: Path) -> None:
     head = {"machine": machine.description(), "versions": _versions(run), "load": run.load, "peak_gflops": run.peaks}
     lines = ",\n".join(json.dumps(row) for row in rows)
     path.write_text(f'{json.dumps(head)[:-1]}, "rows": [\n{lines}\n]}}\n', encoding="utf-8")
+
+
+def read_json(path: Path) -> Run:
+    """Return the measurements that `write_json` has written.
+
+    Raises ProgramError if they are from another machine.
+    """
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if content["machine"] != machine.description():
+        raise ProgramError(
+            f"{path.name} has measurements of another machine ({content['machine']}); leave out --add to replace them"
+        )
+    rows = [Row(**{**row, "shape": SHAPES[row["shape"]]}) for row in content["rows"]]
+    return Run(rows, {int(threads): peak for threads, peak in content["peak_gflops"].items()}, content["load"])
 
 
 def _versions(run: Run) -> list[str]:

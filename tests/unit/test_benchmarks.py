@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
-from benchmarks import adapters, long_context, measure
+from benchmarks import adapters, long_context, machine, measure
 from benchmarks.measure import Row
-from benchmarks.report import BEGIN, Run, markdown, speedup
+from benchmarks.program_process import ProgramError
+from benchmarks.report import BEGIN, Run, markdown, read_json, speedup, write_json
 from benchmarks.shapes import ADAPTER_SHAPES, LONG_SHAPES, SHAPES
 
 from paths import ROOT
@@ -98,3 +100,19 @@ def test_the_page_of_the_benchmarks_has_their_markers() -> None:
     text = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
     for command in ("make bench", "make bench-adapters", "make bench-long"):
         assert text.count(BEGIN.format(command=command)) == 1
+
+
+def test_results_can_be_read_again_and_sorted(tmp_path: Path) -> None:
+    run = run_of(rows({"toynn": [1.0, 2.0], "torch": [3.0, 4.0]}, threads=2), rows({"toynn": [5.0]}))
+    write_json(run, tmp_path / "x.json")
+    found = read_json(tmp_path / "x.json")
+    assert found == run
+    found.sort()
+    assert [(row.threads, row.program) for row in found.rows] == [(1, "toynn"), (2, "toynn"), (2, "torch")]
+
+
+def test_results_of_another_machine_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_json(run_of(rows({"toynn": [1.0]})), tmp_path / "x.json")
+    monkeypatch.setattr(machine, "description", lambda: "aarch64, 4 core(s)")
+    with pytest.raises(ProgramError, match=r"^x\.json has measurements of another machine \(.+\); leave out --add"):
+        read_json(tmp_path / "x.json")
