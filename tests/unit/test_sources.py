@@ -275,6 +275,15 @@ def test_other_texts_are_plain(content: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.quick
+@pytest.mark.parametrize("form", [None, "messages"])
+def test_a_sample_on_several_lines_is_refused(tmp_path: Path, form: str | None) -> None:
+    path = written(tmp_path / "x", json.dumps({"messages": MESSAGES}, indent=1) + "\n")
+    with pytest.raises(FileFormatError, match=r"x begins with a sample that takes several lines; write each sample in"):
+        open_source(path, form=form)
+    assert open_source(path, form="plain").form == "plain"
+
+
+@pytest.mark.quick
 def test_a_chosen_format_is_used(tmp_path: Path) -> None:
     both = {"text": "t", "messages": MESSAGES, "body": "u"}
     path = written(tmp_path / "x", json.dumps(both))
@@ -303,6 +312,8 @@ def test_a_chosen_format_is_used(tmp_path: Path) -> None:
         ("messages", {"messages": [1]}, r"messages\[0\] must be an object, got 1"),
         ("messages", {"messages": [{"role": 1}]}, r"messages\[0\]\['role'\] must be a text, got 1"),
         ("messages", {"messages": [{"role": "user", "content": 1}]}, r"\['content'\] must be a text or a list of obj"),
+        ("messages", {"messages": [{"role": "user", "content": None}]}, r"messages\[0\] must have a 'content' or"),
+        ("messages", {"messages": [{"role": "user"}]}, r"'tool_calls', got {'role': 'user'}"),
         ("messages", {"messages": MESSAGES, "tools": "x"}, "'tools' is a text, but not JSON"),
         ("messages", {"messages": MESSAGES, "tools": [1]}, "'tools' must be a list of objects"),
         ("messages", {"messages": MESSAGES, "chat_template_kwargs": 1}, "'chat_template_kwargs' must be an object"),

@@ -26,6 +26,9 @@ FIELDS = (
     "messages", "conversations", "prompt", "completion", "instruction", "input", "output", "text", "system", "history",
     "tools", "chat_template_kwargs", "chosen", "rejected",
 )  # fmt: skip
+# A message with these fields and without content says nothing. With other fields, such as "tool_calls", the template
+# decides whether the message needs content.
+_NOTHING_SAID = {"role", "content", "name"}
 _ROLES = {
     **dict.fromkeys(("human", "user"), "user"),
     **dict.fromkeys(("gpt", "assistant", "chatgpt", "model", "bing", "bard"), "assistant"),
@@ -220,6 +223,10 @@ def _checked_messages(name: str, messages: list[Any]) -> list[dict[str, Any]]:
         parts = content if isinstance(content, list) else []
         if not (content is None or isinstance(content, str | list)) or not all(isinstance(one, dict) for one in parts):
             raise TinyNNValueError(f"{name}[{i}]['content'] must be a text or a list of objects, got {content!r:.40}")
+        if content is None and message.keys() <= _NOTHING_SAID:
+            raise TinyNNValueError(
+                f"{name}[{i}] must have a 'content' or, for example, 'tool_calls', got {message!r:.60}"
+            )
     return messages
 
 

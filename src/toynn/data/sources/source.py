@@ -104,8 +104,17 @@ def open_source(path: Path, form: str | None = None, text_field: str | None = No
     compressed = is_compressed(start)
     if start.startswith(MAGIC):
         container = "parquet"
+    elif form == "plain":
+        container = "plain"
     else:
-        container = "plain" if form == "plain" else _container(head_of(path, _HEAD))
+        head = head_of(path, _HEAD)
+        container = _container(head)
+        if container == "plain" and _begins_with_long_sample(head):
+            as_text = spelled("format='plain'", "--format plain")
+            raise FileFormatError(
+                f"{path} begins with a sample that takes several lines; write each sample in one line, write the "
+                f"samples as an array, or read the file as text with {as_text}"
+            )
     if form == "plain" and container == "parquet":
         raise TinyNNValueError(f"format: {path} is a Parquet file, not plain text; leave out the format")
     if container == "plain" and (form not in (None, "plain") or text_field is not None):
@@ -163,6 +172,16 @@ def _container(head: bytes) -> str:
         # The line does not end in these bytes, so only its start shows the container.
         return "lines" if _OBJECT.match(lines[0]) else "plain"
     return "lines" if lines and 2 * sum(map(_is_object, lines)) >= len(lines) else "plain"
+
+
+def _begins_with_long_sample(head: bytes) -> bool:
+    """Return whether the first bytes of a file are a JSON object that takes several lines and has a known format."""
+    text = head.decode("utf-8-sig", "ignore").lstrip()
+    try:
+        found, end = json.JSONDecoder().raw_decode(text)
+    except (RecursionError, ValueError):
+        return False
+    return isinstance(found, dict) and "\n" in text[:end] and format_of(found) is not None
 
 
 def _is_object(line: bytes) -> bool:
