@@ -4,6 +4,11 @@
 `toynn train --time` in a child process for each size of the text and each time. Each run that has ended is a line of
 benchmarks/results/plan.jsonl, and a table is written to docs/planning.md. With the default arguments the script takes
 80 minutes, and no other program should run on the machine.
+
+The options --texts and --minutes choose a part of the runs. The table keeps the other runs. On a machine with two
+cores, two parts can run at the same time with one core each, if both last equally long:
+`taskset -c 0 python -m benchmarks.plan --texts stories-2MB --minutes 20 --work build/plan-0`, and the same with core 1,
+another text and another folder.
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ from benchmarks.program_process import ROOT, ProgramError
 from benchmarks.report import write_markdown
 from benchmarks.result_files import add_result, read_results
 from benchmarks.scaling_texts import MEGABYTES, NEW, data_folder
+from toynn.tinynn import tnn_available_cores
 from toynn.training.run_log import read_log
 
 RESULTS = ROOT / "benchmarks" / "results" / "plan.jsonl"
@@ -33,10 +39,11 @@ _TOYNN = (sys.executable, "-c", "from toynn.cli.start import main; main()")
 class Result:
     """A run that has ended. Losses are in nats per token.
 
-    text: name of the text. minutes: the given time. planned: seconds that the plan expects. seconds: duration of the
-    whole command. expected, low, high: the loss that the plan predicts, and its bounds. loss: the last validation loss.
-    planned_steps, steps: number of steps in the plan and in the run. loaded: whether other programs used the machine
-    during the run.
+    text: name of the text. minutes: the given time. planned: seconds after which the command should end; this is less
+    than the given time if the text is too small. seconds: duration of the whole command. expected, low, high: the loss
+    that the plan predicts, and its bounds. loss: the last validation loss. planned_steps, steps: number of steps in the
+    plan and in the run. loaded: whether other programs used the machine during the run. cores: number of cores that the
+    run could use.
     """
 
     text: str
@@ -52,11 +59,12 @@ class Result:
     steps: int
     epochs: float
     loaded: bool
+    cores: int = 2
 
 
 def measure(text: str, minutes: int, work: Path, *, loaded: bool) -> Result:
     """Train for a time in a child process, and return the prediction of the plan and the result of the run."""
-    data, run = data_folder(f"{NEW}{text}", work), work / "run"
+    data, run = data_folder(f"{NEW}{text}", work), work / f"run-{text}-{minutes}"
     shutil.rmtree(run, ignore_errors=True)
     command = [*_TOYNN, "train", str(data), "--out", str(run), "--time", f"{minutes}m", "--json"]
     began = time.monotonic()
@@ -65,11 +73,13 @@ def measure(text: str, minutes: int, work: Path, *, loaded: bool) -> Result:
     if done.returncode != 0:
         raise ProgramError(f"toynn train failed: {done.stderr.strip()}")
     plan = json.loads(done.stdout)["plan"]
-    last = [event for event in read_log(run) if event["event"] == "evaluated"][-1]
+    events = read_log(run)
+    last = [event for event in events if event["event"] == "evaluated"][-1]
+    before = next(event["seconds_used"] for event in events if event["event"] == "started")
     return Result(
         text,
         minutes,
-        60.0 * minutes if plan["uses_whole_time"] else plan["seconds"],
+        60.0 * minutes if plan["uses_whole_time"] else before + plan["seconds"],
         seconds,
         plan["loss"],
         plan["loss_low"],
@@ -80,6 +90,7 @@ def measure(text: str, minutes: int, work: Path, *, loaded: bool) -> Result:
         last["step"],
         plan["epochs"] * last["step"] / plan["steps"],
         loaded,
+        tnn_available_cores(),
     )
 
 
@@ -101,9 +112,14 @@ def markdown(results: list[Result]) -> str:
                 f"| {text} | {minutes} min | {one.parameters / 1e6:.2f} M | {one.planned_steps} | {one.steps} | "
                 f"{one.epochs:.1f} | {one.planned:.0f} | {one.seconds:.0f} ({_percent(one.seconds, one.planned)}) | "
                 f"{one.expected:.3f} ({one.low:.3f} to {one.high:.3f}) | {one.loss:.3f} "
-                f"({_percent(one.loss, one.expected)}) | {'loaded' if one.loaded else 'idle'} |"
+                f"({_percent(one.loss, one.expected)}) | {_machine(one)} |"
             )
     return "\n".join(lines)
+
+
+def _machine(one: Result) -> str:
+    """Return in words how many cores a run could use, and whether other programs used them too."""
+    return f"{'loaded' if one.loaded else 'idle'}, {one.cores} {'core' if one.cores == 1 else 'cores'}"
 
 
 def _percent(value: float, expected: float) -> str:
@@ -120,18 +136,17 @@ def main() -> int:
     parser.add_argument("--loaded", action="store_true", help="Note in the table that other programs were running.")
     parser.add_argument("--table-only", action="store_true", help="Only write the table, without training.")
     flags = parser.parse_args()
-    results = read_results(Result, RESULTS)
     try:
         for minutes in [] if flags.table_only else flags.minutes:
             for text in flags.texts:
                 result = measure(text, minutes, flags.work, loaded=flags.loaded)
                 print(f"{text}, {minutes} min: {result}", file=sys.stderr, flush=True)
                 add_result(RESULTS, result)
-                results.append(result)
     except ProgramError as error:
         print(f"plan: {error}", file=sys.stderr)
         return 1
-    write_markdown(markdown(results), PAGE, "make bench-plan")
+    # another part of the benchmark may have added results to the file in the meantime
+    write_markdown(markdown(read_results(Result, RESULTS)), PAGE, "make bench-plan")
     return 0
 
 

@@ -20,14 +20,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import toynn
 from benchmarks.program_process import ROOT, ProgramError
 from benchmarks.report import write_markdown
 from benchmarks.result_files import add_result, read_results
-from benchmarks.scaling_fit import bytes_read, fit, kind_of, write_law
+from benchmarks.scaling_fit import KINDS, Fitted, fit, measured, write_law
 from benchmarks.scaling_texts import data_folder
 from toynn.data.meta import load_meta
-from toynn.planning.law import LAW, ScalingLaw, log_loss
+from toynn.planning.law import LAW, log_losses
 from toynn.planning.recipe import EVALUATED, PROBE_STEPS, TOKENS_OF_STEP, Size, decay_of, settings_of
 from toynn.storage.checkpoint import load_checkpoint
 from toynn.training.events import Evaluated, Event
@@ -36,7 +38,8 @@ RESULTS = ROOT / "benchmarks" / "results" / "scaling_law.jsonl"
 PAGE = ROOT / "docs" / "planning.md"
 FEWEST = PROBE_STEPS  # steps of the shortest run of each size and text; each further run has twice as many steps
 
-# The runs in their order: a text, a size, and the largest number of steps.
+# The runs in their order: a text, a size, and the largest number of steps. First come the runs near which plans of 1, 5
+# and 20 minutes lie on a machine with two cores.
 LADDER = (
     ("stories-20MB", Size(32, 2), 2000),
     ("stories-0.3MB", Size(64, 3), 1000),
@@ -49,26 +52,35 @@ LADDER = (
     ("stories-0.3MB", Size(32, 2), 1000),
     ("stories-20MB", Size(128, 5), 500),
     ("stories-0.3MB", Size(96, 4), 1000),
+    ("stories-2MB", Size(32, 2), 125),
+    ("stories-0.3MB", Size(64, 3), 2000),
+    ("stories-20MB", Size(96, 4), 2000),
+    ("stories-2MB", Size(96, 4), 2000),
+    ("stories-20MB", Size(128, 5), 2000),
+    ("stories-0.3MB", Size(96, 4), 2000),
+    ("stories-0.3MB", Size(128, 5), 1000),
+    ("stories-20MB", Size(192, 6), 1000),
+    ("stories-2MB", Size(128, 5), 2000),
+    ("stories-20MB", Size(128, 5), 4000),
+    ("stories-20MB", Size(192, 6), 2000),
+    ("stories-2MB", Size(128, 5), 4000),
+    ("stories-0.3MB", Size(128, 5), 2000),
+    ("stories-20MB", Size(96, 4), 4000),
+    ("stories-2MB", Size(96, 4), 4000),
+    ("stories-2MB", Size(192, 6), 2000),
+    ("stories-0.3MB", Size(192, 6), 1000),
+    ("stories-20MB", Size(192, 6), 4000),
+    ("stories-2MB", Size(64, 3), 4000),
     ("sources", Size(64, 3), 2000),
     ("sources", Size(96, 4), 1000),
-    ("stories", Size(64, 3), 2000),
-    ("stories-20MB", Size(96, 4), 2000),
     ("sources", Size(192, 6), 250),
-    ("stories-20MB", Size(192, 6), 250),
-    ("stories-0.3MB", Size(64, 3), 2000),
-    ("stories-2MB", Size(96, 4), 2000),
-    ("stories-0.3MB", Size(128, 5), 500),
+    ("sources", Size(128, 5), 2000),
     ("stories-20MB", Size(32, 2), 4000),
     ("stories-20MB", Size(64, 3), 4000),
-    ("sources", Size(128, 5), 2000),
-    ("stories-20MB", Size(128, 5), 2000),
     ("sources", Size(96, 4), 4000),
-    ("stories-2MB", Size(64, 3), 4000),
-    ("stories-2MB", Size(128, 5), 4000),
-    ("stories-20MB", Size(96, 4), 4000),
     ("sources", Size(192, 6), 2000),
-    ("stories-20MB", Size(192, 6), 2000),
     ("stories-20MB", Size(128, 5), 8000),
+    ("stories", Size(64, 3), 2000),
     ("sources", Size(192, 6), 4000),
     ("stories-20MB", Size(192, 6), 8000),
 )
@@ -165,24 +177,48 @@ def _train_trunk(data: Path, trunk: Path, size: Size, steps: int) -> None:
         toynn.train(data, trunk, n_threads=1, progress=False, **settings)
 
 
-def markdown(results: list[Result], law: ScalingLaw) -> str:
-    """Return a table of the constants, and a table of the runs with the losses that the law predicts."""
-    names = list(law.log_constants)
+def markdown(results: list[Result], found: Fitted) -> str:
+    """Return a table of the constants, a table of the errors, and a table of the runs with the errors of the law."""
     lines = ["| constant | value | standard deviation |", "| :-- | --: | --: |"]
-    for i, name in enumerate(names):
-        deviation = math.sqrt(law.covariance[i][i])
-        lines.append(f"| {name} | {math.exp(law.log_constants[name]):.4g} | {100 * deviation:.1f} % |")
-    spread = f"The runs lie around the law with a standard deviation of {100 * law.residual:.1f} %."
-    runs = ["| text | model | steps | passes | nats per byte | by the law |", "| :-- | --: | --: | --: | --: | --: |"]
-    constants = {name: math.exp(value) for name, value in law.log_constants.items()}
+    for i, (name, value) in enumerate(found.log_constants.items()):
+        deviation = math.sqrt(found.covariance[i][i])
+        lines.append(f"| {name} | {math.exp(value):.4g} | {100 * deviation:.1f} % |")
+    scales = found.scales
+    lines += ["", "| text | error that similar runs share | error of a single run |", "| :-- | --: | --: |"]
+    lines += [f"| {kind} | {100 * scales.amplitude[kind]:.1f} % | {100 * scales.noise[kind]:.1f} % |" for kind in KINDS]
+    constants = {name: math.exp(value) for name, value in found.log_constants.items()}
+    errors, deviations = found.each_without()
+    places = {run: i for i, run in enumerate(found.runs)}
+    runs = [
+        "| text | model | steps | passes | nats per byte | by the curve | without this run |",
+        "| :-- | --: | --: | --: | --: | --: | --: |",
+    ]
     for one in sorted(results, key=lambda one: (one.text, one.layer_parameters, one.steps)):
-        expected = log_loss(constants, kind_of(one.text), one.layer_parameters, bytes_read(one), one.train_bytes)
-        off = 100 * (math.exp(expected) / one.loss_per_byte - 1)
+        run = measured(one)
+        curve = float(log_losses(constants, run.kind, [run.place])[0]) - run.log_loss
+        error, deviation = -errors[places[run]], deviations[places[run]]
         runs.append(
             f"| {one.text} | {one.size} | {one.steps} | {one.tokens / one.train_tokens:.2f} | "
-            f"{one.loss_per_byte:.4f} | {math.exp(expected):.4f} ({off:+.1f} %) |"
+            f"{one.loss_per_byte:.4f} | {100 * math.expm1(curve):+.1f} % | {100 * math.expm1(error):+.1f} % "
+            f"(± {100 * deviation:.1f} %) |"
         )
-    return "\n".join([*lines, "", spread, "", *runs])
+    return "\n".join([*lines, "", _errors(found), "", *runs])
+
+
+def _errors(found: Fitted) -> str:
+    """Return a sentence about the errors of the law for runs that it was not fitted to."""
+    constants = {name: math.exp(value) for name, value in found.log_constants.items()}
+    of_curve = [float(log_losses(constants, run.kind, [run.place])[0]) - run.log_loss for run in found.runs]
+    alone = found.each_without()[0]
+    series: dict[tuple[object, ...], list[int]] = {}
+    for i, run in enumerate(found.runs):
+        series.setdefault((run.kind, run.place.layer_parameters, run.place.size), []).append(i)
+    of_series = np.concatenate([found.without(left_out)[0] for left_out in series.values()])
+    curve, one, many = (100 * math.sqrt(float(np.mean(np.square(errors)))) for errors in (of_curve, alone, of_series))
+    return (
+        f"The root mean square of the errors is {curve:.1f} % for the curve without correction, {one:.1f} % for a run "
+        f"that was left out of the fit, and {many:.1f} % if all runs of its size and text were left out."
+    )
 
 
 def main() -> int:
@@ -200,8 +236,9 @@ def main() -> int:
     except ProgramError as error:
         print(f"scaling_law: {error}", file=sys.stderr)
         return 1
-    write_law(fit(results), LAW)
-    write_markdown(markdown(results, ScalingLaw.load()), PAGE, "make scaling-law")
+    found = fit(results)
+    write_law(found, LAW)
+    write_markdown(markdown(results, found), PAGE, "make scaling-law")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from pathlib import Path
@@ -12,12 +13,13 @@ from click.testing import CliRunner
 
 import toynn
 from small_runs import make_data
+from toynn.cli import train_command
 from toynn.cli.app import app
 from toynn.errors import ConfigurationError, TinyNNTypeError, TinyNNValueError
 from toynn.planning import plan as planning
 from toynn.planning.recipe import PROBE, PROBE_STEPS, settings_of
 from toynn.planning.speed import probe
-from toynn.training import Event, Stepped, TrainConfig, time_budget, trainer
+from toynn.training import Event, Stepped, StopTraining, TrainConfig, time_budget, trainer
 from toynn.training.run_log import read_log
 from toynn.training.toml_config import read_config
 
@@ -123,6 +125,14 @@ def test_wrong_arguments_are_refused(
 
 
 @pytest.mark.usefixtures("_probed")
+def test_a_plan_does_not_use_the_seconds_that_are_reserved(data: Path) -> None:
+    overrides = tuple(f"model.{key}={value}" for key, value in LIGHT.items())
+    plan = planning.make_plan(data, 60.0, overrides=overrides, n_threads=1, reserved=45.0)
+    assert plan.limit == 60
+    assert plan.seconds < 15
+
+
+@pytest.mark.usefixtures("_probed")
 def test_a_time_that_is_too_short_is_refused(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "options_of", lambda *_, **__: [])
     with pytest.raises(TinyNNValueError, match=r"^the time 7\.0 s or the memory is too small for a plan: the"):
@@ -193,11 +203,31 @@ def test_the_command_prints_a_plan(data: Path, tmp_path: Path) -> None:
     assert all(len(line) <= 80 for line in run.output.splitlines() if not line.startswith("to train it"))
     shown = " ".join(light)
     assert f"to train it: toynn train {data} --out RUN --time 20s {shown}" in run.output
+    run = CliRunner().invoke(app, ["plan", str(data), "--params", "50k", *light, "--threads", "1"])
+    *_, save, train = run.output.splitlines()
+    assert save == f"to save it: toynn plan {data} --params 50k {shown} --threads 1 --save plan.toml"
+    assert train == f"to train it: toynn train {data} --out RUN --config plan.toml --threads 1"
     saved = tmp_path / "plan.toml"
     run = CliRunner().invoke(app, ["plan", str(data), "--params", "50k", "--json", "--save", str(saved), *light])
     plan = json.loads(run.output)
     assert read_config(saved).train.steps == plan["steps"] == plan["settings"]["train.steps"]
     assert math.isfinite(plan["loss"])
+
+
+def test_a_run_counts_the_seconds_before_the_command_and_after_the_training(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_command, "reserved_seconds", lambda: 100.0)
+    settings = ["train.seconds=200", "train.steps=2", "schedule.kind=wsd", "model.d_model=32", "model.n_layers=1"]
+    words = [word for one in settings for word in ("--set", one)]
+
+    def stop(*_: object) -> None:
+        raise StopTraining
+
+    monkeypatch.setattr(train_command, "_view", lambda *_: contextlib.nullcontext(stop))
+    run = CliRunner().invoke(app, ["train", str(data), "--out", str(tmp_path / "run"), *words])
+    assert run.exit_code == 0, run.output
+    assert 100 < read_log(tmp_path / "run")[0]["seconds_used"] < 200
 
 
 def test_the_command_names_its_options_in_errors(data: Path) -> None:

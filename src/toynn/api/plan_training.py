@@ -65,8 +65,12 @@ def plan_of(
     config: object,
     overrides: Iterable[str],
     n_threads: int | None,
+    reserved: float = 0.0,
 ) -> Plan:
-    """Return the plan for the arguments of `plan`. overrides: settings "section.key=VALUE"."""
+    """Return the plan for the arguments of `plan`.
+
+    overrides: settings "section.key=VALUE". reserved: seconds of `time` for other work than planning and training.
+    """
     if n_threads is not None:
         n_threads = integer("n_threads", n_threads, 1)
     if time is None and params is None:
@@ -80,6 +84,7 @@ def plan_of(
         None if memory is None else bytes_of(spelled("memory", "--memory"), memory),
         (*from_file, *overrides),
         n_threads,
+        reserved=reserved,
     )
 
 
@@ -88,7 +93,7 @@ class TimedStart:
     """The start of a run that must end in a given time.
 
     config: the configuration of the run.
-    seconds_used: duration of the planning.
+    seconds_used: the duration of the planning, plus the seconds that were reserved.
     plan: None for a resumed run, which keeps its plan.
     """
 
@@ -107,6 +112,7 @@ def timed_start(
     resumed: Path | None,
     resume_from: str | None,
     other_start: bool,
+    reserved: float = 0.0,
 ) -> TimedStart:
     """Return the start of a run that must end in a given time.
 
@@ -115,6 +121,7 @@ def timed_start(
     overrides: settings "section.key=VALUE".
     resumed: the run to resume, or None.
     other_start: whether training starts from an existing model.
+    reserved: seconds of `time` for other work than planning and training.
 
     Raises the errors of `plan`.
     """
@@ -136,11 +143,11 @@ def timed_start(
     overrides = tuple(overrides)
     if resumed is not None:
         longer = (*overrides, f"train.seconds={seconds!r}")
-        return TimedStart(_given(config_of(config, longer, resumed=resumed, resume_from=resume_from)), 0.0, None)
+        return TimedStart(_given(config_of(config, longer, resumed=resumed, resume_from=resume_from)), reserved, None)
     if config is not None:
         overrides = (*settings_in(config), *overrides)
-    planned = make_plan(data, seconds, overrides=overrides, n_threads=n_threads)
-    used = clock.perf_counter() - began
+    planned = make_plan(data, seconds, overrides=overrides, n_threads=n_threads, reserved=reserved)
+    used = clock.perf_counter() - began + reserved
     whole = seconds if planned.uses_whole_time else min(seconds, used + planned.seconds)
     chosen = config_of(None, overrides_of({**planned.settings, "train.seconds": whole, "schedule.decay": 0}))
     return TimedStart(_given(chosen), used, planned)

@@ -13,12 +13,14 @@ import click
 from toynn.api.plan_training import plan_of
 from toynn.api.train_settings import settings_as_toml
 from toynn.cli.given_path import GivenPath
+from toynn.cli.process_start import reserved_seconds
 from toynn.planning.amounts import time_in_words
 from toynn.planning.plan import Plan
 from toynn.storage.durable_files import replace_file
 from toynn.storage.regular_files import naming_file
 
 _COLUMNS = 80
+_SAVED = "plan.toml"  # the file of a plan in the printed commands, if the user has given no file
 
 
 @click.command()
@@ -56,7 +58,7 @@ def command(
     seconds. Without --time, the plan has a model with about --params weights,
     and the time for which a model of this size is the best.
     """
-    found = plan_of(data, time, params, memory, config, overrides, threads)
+    found = plan_of(data, time, params, memory, config, overrides, threads, reserved_seconds())
     if save is not None:
         with naming_file(save):
             replace_file(save, settings_as_toml(found.settings).encode("utf-8"))
@@ -65,17 +67,20 @@ def command(
         return
     for line in described(found):
         click.echo(line)
-    words = ["toynn", "train", str(data), "--out", "RUN"]
-    if save is not None:
-        words += ["--config", str(save)]
-    elif time is not None and params is None and memory is None:
-        words += ["--time", time]
-        words += [] if config is None else ["--config", str(config)]
-        words += [word for override in overrides for word in ("--set", override)]
-    else:
+    options = [] if config is None else ["--config", str(config)]
+    options += [word for override in overrides for word in ("--set", override)]
+    on_threads = [] if threads is None else ["--threads", str(threads)]
+    if save is None and time is not None and params is None and memory is None:
+        words = ["toynn", "train", str(data), "--out", "RUN", "--time", time, *options, *on_threads]
+        click.echo(f"to train it: {shlex.join(words)}")
         return
-    words += [] if threads is None else ["--threads", str(threads)]
-    click.echo(f"to train it: {shlex.join(words)}")
+    train = ["toynn", "train", str(data), "--out", "RUN", "--config", str(save or _SAVED), *on_threads]
+    if save is None:
+        limits = {"--time": time, "--params": params, "--memory": memory}
+        given = [word for name, value in limits.items() if value is not None for word in (name, value)]
+        words = ["toynn", "plan", str(data), *given, *options, *on_threads, "--save", _SAVED]
+        click.echo(f"to save it: {shlex.join(words)}")
+    click.echo(f"to train it: {shlex.join(train)}")
 
 
 def plan_as_json(plan: Plan) -> dict[str, object]:

@@ -13,10 +13,12 @@ import signal
 import sys
 
 from toynn.cli.interrupts import INTERRUPTED, loading_modules
+from toynn.cli.process_start import remember_start
 
 
 def main() -> None:
     """Run the command of `sys.argv` and end the process with its exit code; see `toynn.cli.app` for the codes."""
+    remember_start()
     _check_streams()
     try:
         with loading_modules():

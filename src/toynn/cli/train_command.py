@@ -24,6 +24,7 @@ from toynn.cli.given_path import GivenPath
 from toynn.cli.interrupts import INTERRUPTED
 from toynn.cli.parallel_command import ParallelCommand
 from toynn.cli.plan_command import described, plan_as_json
+from toynn.cli.process_start import reserved_seconds
 from toynn.errors import TinyNNValueError
 from toynn.extras import how_to_install, naming_the_extra
 from toynn.parallel.processes import Processes
@@ -39,8 +40,6 @@ from toynn.training.train_args import TrainArgs
 
 with naming_the_extra():
     from rich.console import Console
-
-_BEFORE_AND_AFTER = 2.0  # seconds of --time that are kept for the start of Python and for the report
 
 
 @click.command(cls=ParallelCommand)
@@ -112,6 +111,7 @@ def command(
     `mpiexec -n 4 toynn train DATA --out RUN` trains in 4 processes, on one machine
     or several. The trained model has the same bytes as with one process.
     """
+    began, reserved = perf_counter(), reserved_seconds()
     is_silent = processes is not None and not processes.writes
     if resume and out is None:
         raise click.UsageError(
@@ -138,11 +138,12 @@ def command(
     start = None if init is None or resume else read_model(init)
     opened = None if base is None or resume or init is not None else open_base(base)
     shape_from = start if opened is None else described_base(opened)
-    began = perf_counter()
     settings, plan = (
         (config_of(config, overrides, init=shape_from, resumed=resumed, resume_from=resume_from), None)
         if time is None
-        else _timed(data, time, config, overrides, threads, resumed, resume_from, shape_from is not None, quiet)
+        else _timed(
+            data, time, config, overrides, threads, resumed, resume_from, shape_from is not None, quiet, reserved
+        )
     )
     callbacks: list[Callback] = []
     wanted = {"--tensorboard": tensorboard, "--wandb": wandb, "--mlflow": mlflow}
@@ -160,7 +161,7 @@ def command(
             resume_from,
             changes_of(overrides) if resume else (),
             opened or base,
-            perf_counter() - began + _BEFORE_AND_AFTER,
+            perf_counter() - began + reserved,
         )
         result = train(args, callbacks=callbacks)
     if is_silent:
@@ -195,10 +196,19 @@ def _timed(
     resume_from: str | None,
     other_start: bool,
     quiet: bool,
+    reserved: float,
 ) -> tuple[TrainConfig, Plan | None]:
     """Return the configuration of a run that must end in a given time, and its plan. Print the plan."""
     timed = timed_start(
-        data, time, config, overrides, threads, resumed=resumed, resume_from=resume_from, other_start=other_start
+        data,
+        time,
+        config,
+        overrides,
+        threads,
+        resumed=resumed,
+        resume_from=resume_from,
+        other_start=other_start,
+        reserved=reserved,
     )
     if timed.plan is not None and not quiet:
         click.echo("\n".join(described(timed.plan)), err=True)

@@ -53,13 +53,14 @@ def best_training(option: Option, seconds: float, law: ScalingLaw, text: Text) -
     fitting = int(seconds / (OVERHEAD * option.speed.seconds))
     if fitting < FEWEST_STEPS:
         return None
-    most = law.most_steps(text, option.tokens)
-    return with_steps(option, min(fitting, most), law, text, is_limited_by_time=fitting <= most)
+    most = min(fitting, law.most_steps(text, option.tokens))
+    steps = law.best_steps(text, option.layer_parameters, option.tokens, most)
+    return with_steps(option, steps, law, text, is_limited_by_time=steps == fitting)
 
 
 def with_steps(option: Option, steps: int, law: ScalingLaw, text: Text, *, is_limited_by_time: bool) -> Choice:
     """Return an option with a number of steps, and the loss that the law predicts."""
-    log_loss = law.predicted(text, option.layer_parameters, steps * option.tokens).log_loss
+    log_loss = float(law.expected(text, option.layer_parameters, [steps * option.tokens])[0])
     return Choice(option, steps, log_loss, is_limited_by_time)
 
 

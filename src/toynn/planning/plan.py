@@ -14,19 +14,21 @@ from toynn.errors import ConfigurationError, TinyNNValueError
 from toynn.extras import naming_the_extra
 from toynn.initialised import Initialised
 from toynn.planning.amounts import parameters_in_words, time_in_words
-from toynn.planning.choice import OVERHEAD, Choice, Option, chosen, options_of, with_steps
+from toynn.planning.choice import OVERHEAD, Choice, Option, best_training, chosen, options_of, with_steps
 from toynn.planning.law import KNOWN_PASSES, ScalingLaw, Text
-from toynn.planning.recipe import BATCH, CONTEXT, FEWEST_STEPS, SIZES, Size
-from toynn.planning.speed import config_of, probe
+from toynn.planning.recipe import BATCH, CONTEXT, EVALUATED, FEWEST_STEPS, SIZES, Size
+from toynn.planning.speed import TIMED, config_of, measured, probe
 
 with naming_the_extra():
     from toynn.training.model_config import ModelArgs
     from toynn.training.toml_config import flat, key_set, to_plain
 
 BYTES_PER_TOKEN = 4.0  # assumed if the data does not record the size of the text
-_EVALUATIONS = 10  # number of evaluations and of checkpoints in a run
-_SHARE_OF_EVALUATIONS = 0.02  # evaluations take this share of the time of a run
-_FEWEST_EVALUATED, _MOST_EVALUATED = 32, 256  # smallest and largest number of windows of an evaluation
+_FEWEST_EVALUATIONS, _MOST_EVALUATIONS = 2, 10  # number of evaluations and of checkpoints in a run
+_SHARE_OF_EVALUATIONS = 0.025  # evaluations take at most this share of the time of a run, if the run is not short
+_FEWEST_EVALUATED = 32  # smallest number of windows of an evaluation; the largest number is that of the probe
+_SHARE_OF_MEASURING = 0.02  # the speed of the chosen model is measured during this share of the time
+_MOST_MEASURING = 10.0  # the speed of the chosen model is measured for at most this number of seconds
 _CHOSEN_BY_PLAN = ("train.steps", "train.epochs", "train.seconds", "schedule.decay", "schedule.falls")
 _NOT_PLANNED = ("adapter.", "dpo.", "train.objective", "train.only")
 # Settings that do not change what the law predicts.
@@ -100,6 +102,7 @@ def make_plan(
     overrides: tuple[str, ...] = (),
     n_threads: int | None = None,
     law: ScalingLaw | None = None,
+    reserved: float = 0.0,
 ) -> Plan:
     """Return a plan for the data in a folder.
 
@@ -108,6 +111,7 @@ def make_plan(
     memory: limit in bytes. None: the available memory.
     overrides: settings "section.key=VALUE".
     law: None: the law of this package.
+    reserved: the part of `seconds` that is needed for other work than planning and training.
 
     Raises TinyNNValueError if the data or the limits do not allow a plan, or ConfigurationError if an override is
     wrong.
@@ -131,8 +135,12 @@ def make_plan(
     if seconds is None:
         best, choices = _balanced(options, law, text), list[Choice]()
     else:
-        left = seconds - (clock.perf_counter() - began)
-        best, choices = chosen(options, left, law, text, _most_measuring(seconds))
+        ends = began + seconds - reserved
+        best, choices = chosen(options, ends - clock.perf_counter(), law, text, _most_measuring(seconds))
+        if best is not None:
+            option = _measured_longer(best.option, data, n_threads, min(_SHARE_OF_MEASURING * seconds, _MOST_MEASURING))
+            again = best_training(option, ends - clock.perf_counter(), law, text) or replace(best, option=option)
+            choices, best = [again if one is best else one for one in choices], again
     if best is None:
         raise TinyNNValueError(_no_plan(seconds, memory, parameters))
     plan = _described(folder, data, seconds, best, choices, law, text, overrides)
@@ -143,6 +151,13 @@ def make_plan(
         )
         plan = replace(plan, notes=(*plan.notes, note))
     return plan
+
+
+def _measured_longer(option: Option, data: DataFolder, n_threads: int | None, seconds: float) -> Option:
+    """Return an option with the mean duration of a step during some seconds, if the first measurement was shorter."""
+    if seconds <= TIMED * option.speed.seconds:
+        return option
+    return replace(option, speed=measured(data, option.config, n_threads, seconds))
 
 
 def _text_of(data: DataFolder, n_threads: int | None) -> Text:
@@ -254,12 +269,18 @@ def _described(
 
 
 def _logging(option: Option, steps: int, overrides: tuple[str, ...]) -> list[str]:
-    """Return settings with which evaluations take about 2 % of the time, without the settings that the user chose."""
-    every = max(1, steps // _EVALUATIONS)
-    # tokens of an evaluation, which has no backward pass and so reads three times as many tokens per second as training
-    per_evaluation = 3 * _SHARE_OF_EVALUATIONS * steps * option.tokens / _EVALUATIONS
+    """Return settings for evaluations and checkpoints that take a small share of the time, without the settings that
+    the user chose.
+
+    If the run is long enough, each evaluation reads the same windows as the probe. The losses of other windows would
+    differ from the expected loss.
+    """
     t_seq = option.config.train.t_seq or (option.config.model or ModelArgs()).ctx
-    windows = min(max(round(per_evaluation / t_seq), _FEWEST_EVALUATED), _MOST_EVALUATED)
+    # an evaluation has no backward pass and so reads three times as many tokens per second as training
+    windows_of_run = 3 * _SHARE_OF_EVALUATIONS * steps * option.tokens / t_seq
+    evaluations = min(max(round(windows_of_run / EVALUATED), _FEWEST_EVALUATIONS), _MOST_EVALUATIONS)
+    windows = min(max(round(windows_of_run / evaluations), _FEWEST_EVALUATED), EVALUATED)
+    every = -(-steps // evaluations)
     chosen = {"evaluation.every": every, "evaluation.windows": windows, "checkpoint.every": every}
     given = {key_set(override) for override in overrides}
     return [f"{key}={value}" for key, value in chosen.items() if key not in given]

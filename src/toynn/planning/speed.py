@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
+import statistics
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,7 +34,8 @@ with naming_the_extra():
     from toynn.training.step import TrainingSteps
     from toynn.training.toml_config import from_toml
 
-_TIMED = 3  # number of timed steps; the first step is not timed
+TIMED = 3  # smallest number of timed steps; the first step is not timed
+_SHORTEST = 0.1  # the timed steps take at least this number of seconds
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,10 @@ def _training(
         yield engine, steps, start
 
 
-def measured(data: DataFolder, config: TrainConfig, n_threads: int | None) -> Speed:
+def measured(data: DataFolder, config: TrainConfig, n_threads: int | None, seconds: float | None = None) -> Speed:
     """Return the cost of training with a configuration.
+
+    seconds: how long to measure, for the mean duration of a step. None: measure the median of a few steps.
 
     Raises TinyNNMemoryError if a step does not fit into memory, and ConfigurationError if a batch exceeds a limit of
     ggml, or if a loss or gradient is NaN or infinite.
@@ -99,8 +104,10 @@ def measured(data: DataFolder, config: TrainConfig, n_threads: int | None) -> Sp
     with _training(data, config, n_threads) as (engine, steps, _):
         nbytes = tnn_session_weights_nbytes(engine.sess) + tnn_session_compute_nbytes(engine.sess)
         parameters = sum(math.prod(tensor.ne) for tensor in engine.params().values())
-        times = []
-        for step in range(1, 2 + _TIMED):
+        times: list[float] = []
+        for step in itertools.count(1):
+            if len(times) > TIMED and sum(times[1:]) >= (_SHORTEST if seconds is None else seconds):
+                break
             began = time.perf_counter()
             try:
                 steps.take(step)
@@ -110,7 +117,8 @@ def measured(data: DataFolder, config: TrainConfig, n_threads: int | None) -> Sp
                     f"step {step}; use a lower optimizer.lr (now {config.lr:g})"
                 ) from None
             times.append(time.perf_counter() - began)
-    return Speed(sorted(times[1:])[_TIMED // 2], nbytes, parameters)
+    of_step = statistics.median(times[1:]) if seconds is None else statistics.fmean(times[1:])
+    return Speed(of_step, nbytes, parameters)
 
 
 def probe(data: DataFolder, n_threads: int | None) -> float | None:
