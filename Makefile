@@ -2,7 +2,7 @@
 #
 #   make run        Install toynn, and train a projection lens for five steps.
 #   make quickstart Train a small model on the included stories for three minutes, and print a story that it writes.
-#   make quickstart-answers   Train this model for two minutes to answer questions, and ask a few questions.
+#   make quickstart-answers   Train this model for one minute to answer questions, and ask a few questions.
 #   make check      Run the linters and the quick tests (under a minute). Use it while you work.
 #   make test       Run the linters and all tests that CI runs (about 15 minutes).
 #   make test-all   Run the long tests too, the sanitizers, and the coverage of csrc.
