@@ -139,7 +139,8 @@ def test_wrong_input_gives_exit_status_2_and_one_line(files: Path, tmp_path: Pat
     assert_refused(toynn("export", files / "run", out, "--base", files / "base.gguf"), "--base is for whole models")
     write_checkpoint(tmp_path / "whole", MODEL)
     assert_refused(toynn("export", tmp_path / "whole", out, "--merge"), "has no adapter; leave out --merge")
-    assert_refused(toynn("import", files / "a.gguf", "--out", out), "a.gguf is an adapter; name its base with --base")
+    make_it = "a.gguf: the file is an adapter, not a model; make a run from it with `toynn import FILE --base BASE"
+    assert_refused(toynn("import", files / "a.gguf", "--out", out), make_it)
     assert_refused(toynn("import", files / "a-peft", "--out", out), "a-peft is an adapter; name its base with --base")
     based = ("import", files / "base.gguf", "--base", files / "base.gguf", "--out", out)
     assert_refused(toynn(*based), "base.gguf: the file is not an adapter")

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
-from toynn.api.adapter_files import adapter_on_base
-from toynn.arguments import FloatArray
 from toynn.cli.given_path import GivenPath
 from toynn.errors import TinyNNValueError
-from toynn.interop import import_gguf, import_hf, is_adapter_file
-from toynn.llm.adapters.model_on_base import AnyModel
+from toynn.extras import naming_the_extra
+from toynn.llm.adapters.model_on_base import AnyModel, adapter_of
 from toynn.model.shape import ARCHITECTURES
-from toynn.model.trained_model import TrainedModel
+from toynn.model.weights import weights_of
 from toynn.storage.checkpoint import write_checkpoint
+from toynn.storage.tensor_files import Tensors
+
+with naming_the_extra("interop"):
+    from toynn.interop.gguf_stream import streamed_gguf
 
 HELP = f"""Make a run from the model SOURCE, which can then be trained further.
 
@@ -37,9 +42,11 @@ def command(source: Path, out: Path, base: Path | None, force: bool, as_json: bo
         raise TinyNNValueError(
             f"{out} already exists; name a new folder, or use --force to replace a model that was imported before"
         )
-    model: AnyModel = _model(source) if base is None else adapter_on_base(source, base)
-    checkpoint = write_checkpoint(out, model, replace=force)
-    parameters = sum(values.size for values in _tensors(model).values())
+    with _opened(source, base) as (model, weights):
+        checkpoint = write_checkpoint(out, model, replace=force, weights=weights)
+    adapter = adapter_of(model)
+    written = weights_of(model.shape) if adapter is None else adapter.spec.weights(model.shape)
+    parameters = sum(math.prod(weight.size) for weight in written)
     if as_json:
         content = {"out": str(out), "checkpoint": str(checkpoint), "parameters": parameters,
                    "vocab_size": model.shape.vocab, "tokenizer": model.tokenizer is not None}  # fmt: skip
@@ -52,15 +59,23 @@ def command(source: Path, out: Path, base: Path | None, force: bool, as_json: bo
     click.echo(f"{parameters} parameters{what}, vocabulary {model.shape.vocab}, written to {out}")
 
 
-def _tensors(model: AnyModel) -> dict[str, FloatArray]:
-    if isinstance(model, TrainedModel):
-        return model.weights
-    return {} if model.adapter is None else model.adapter.tensors
+@contextmanager
+def _opened(source: Path, base: Path | None) -> Iterator[tuple[AnyModel, Tensors | None]]:
+    """Yield the model in SOURCE, and its weights if they are not part of the model.
 
+    The weights of a GGUF file are read and converted while they are written. The modules that read other formats take
+    long to import, so each is imported when it is needed.
+    """
+    if base is not None:
+        from toynn.api.adapter_files import adapter_on_base
 
-def _model(source: Path) -> TrainedModel:
-    if source.is_dir() and not (source / "config.json").exists() and is_adapter_file(source):
-        raise TinyNNValueError(f"{source} is an adapter; name its base with --base")
-    if source.is_file() and is_adapter_file(source):
-        raise TinyNNValueError(f"{source} is an adapter; name its base with --base")
-    return import_hf(source) if source.is_dir() else import_gguf(source)
+        yield adapter_on_base(source, base), None
+    elif source.is_dir():
+        from toynn.interop import import_hf, is_adapter_file
+
+        if not (source / "config.json").exists() and is_adapter_file(source):
+            raise TinyNNValueError(f"{source} is an adapter; name its base with --base")
+        yield import_hf(source), None
+    else:
+        with streamed_gguf(source) as (model, weights):
+            yield model, weights

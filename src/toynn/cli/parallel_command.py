@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from importlib.metadata import version
 from typing import Any
 
 import click
@@ -59,6 +58,8 @@ def working_for_process_0(
         return
     with processes.ending_together():
         with processes.together():
+            from importlib.metadata import version  # a slow import, which a process that runs alone does not need
+
             processes.compare({"version of toynn": version("toynn")})
             threads = processes.threads(n_threads)
             # the library tokenizers reads this variable when it starts its threads

@@ -1,4 +1,4 @@
-"""Check stored numbers for NaN and infinity without converting them to f32."""
+"""Check stored numbers for NaN and infinity, if possible without converting them to f32."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from toynn import tinynn as nn
+from toynn.arguments import FloatArray
+from toynn.errors import FileFormatError
 
 _F32, _F16, _BF16 = nn.TNN_F32, nn.TNN_F16, nn.TNN_BF16
 # The positions of the f16 numbers in a block, by the name of the type. All other numbers of these blocks are integers.
@@ -32,9 +34,22 @@ def surely_finite(kind: int, stored: npt.NDArray[np.uint8]) -> bool:
     places = _SCALES.get(nn.tnn_type_name(kind) or "")
     if places is None:
         return False
-    blocks = stored.reshape(-1, nn.tnn_type_block_nbytes(kind))
-    return all(_finite(blocks[:, at : at + 2].copy().view("<u2"), _F16_EXPONENT) for at in places)
+    blocks = stored.view("<u2").reshape(-1, nn.tnn_type_block_nbytes(kind) // 2)  # these blocks have even sizes
+    return all(_finite(blocks[:, at // 2], _F16_EXPONENT) for at in places)
 
 
 def _finite(numbers: npt.NDArray[np.uint16], exponent: np.uint16) -> bool:
     return bool(((numbers & exponent) != exponent).all())
+
+
+def refuse_not_finite(name: str, values: FloatArray, first: int) -> None:
+    """Raise FileFormatError, which names the tensor, if one of its rows contains NaN or an infinite number.
+
+    first: the number of the first row of `values` in the tensor.
+    """
+    finite = np.isfinite(values)
+    if finite.all():
+        return
+    at = np.unravel_index(finite.argmin(), finite.shape)
+    place = [int(at[0]) + first, *map(int, at[1:])]
+    raise FileFormatError(f"{name} must hold only finite numbers, got {values[at]} at {place}")

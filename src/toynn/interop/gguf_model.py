@@ -95,10 +95,16 @@ class GgufModel(Initialised):
         """
         tensor = self.tensor(name)
         rows = tensor.shape[0]
-        nbytes = tensor.nbytes * n // rows
+        return self.stored_bytes(tensor.part, tensor.offset + tensor.nbytes * first // rows, tensor.nbytes * n // rows)
+
+    def stored_bytes(self, part: int, offset: int, nbytes: int) -> npt.NDArray[np.uint8]:
+        """Return bytes of the file `part` of the model, beginning at a position of this file.
+
+        The arguments must be valid. Raises FileFormatError if the file became shorter since it was opened.
+        """
         stored = np.empty(nbytes, dtype=np.uint8)
-        path, file = self._files[tensor.part]
-        if read_into(file.fileno(), tensor.offset + tensor.nbytes * first // rows, stored.data) != nbytes:
+        path, file = self._files[part]
+        if read_into(file.fileno(), offset, stored.data) != nbytes:
             raise FileFormatError(f"the file {path.name} became shorter while it was read; try again")
         return stored
 

@@ -98,12 +98,12 @@ def special_tokens(values: GgufValues, vocab: int) -> tuple[int | None, list[int
     Unused tokens, which are only placeholders, are left out.
     """
     types = "tokenizer.ggml.token_type"
-    kinds = dict(enumerate(values.wholes(types))) if types in values else {}
+    kinds = values.wholes(types) if types in values else []
 
     def tokens(*names: str) -> list[int]:
         keys = [key for name in names if (key := f"tokenizer.ggml.{name}_token_id") in values]
         ids = [integer(key, values.whole(key), 0, vocab - 1) for key in keys]
-        return [token for token in ids if kinds.get(token) != TokenType.UNUSED]
+        return [token for token in ids if token >= len(kinds) or kinds[token] != TokenType.UNUSED]
 
     begins = tokens("bos")
     if BEGIN in values:

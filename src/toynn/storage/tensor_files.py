@@ -26,18 +26,31 @@ class MadeTensors(Tensors):
     """Tensors that are computed when they are read, one at a time. So they are not all in memory at once.
 
     shapes: the shape of each tensor by name. make: a function that returns a tensor by its name. bf16: the names of the
-    tensors whose numbers are all bfloat16 numbers, and which `write_tensors` stores in this type.
+    tensors whose numbers are all bfloat16 numbers, and which `write_tensors` stores in this type. pieces: a function
+    that returns a tensor by its name in pieces, which `write_tensors` writes one after another; None: a tensor is one
+    piece.
     """
 
     def __init__(
-        self, shapes: Shapes, make: Callable[[str], npt.NDArray[np.float32]], bf16: Collection[str] = ()
+        self,
+        shapes: Shapes,
+        make: Callable[[str], npt.NDArray[np.float32]],
+        bf16: Collection[str] = (),
+        pieces: Callable[[str], Iterator[npt.NDArray[np.float32]]] | None = None,
     ) -> None:
-        self.shapes, self._make, self.bf16 = dict(shapes), make, frozenset(bf16)
+        self.shapes, self._make, self.bf16, self._pieces = dict(shapes), make, frozenset(bf16), pieces
 
     def __getitem__(self, name: str) -> npt.NDArray[np.float32]:
         if name not in self.shapes:
             raise KeyError(name)
         return self._make(name)
+
+    def pieces(self, name: str) -> Iterator[npt.NDArray[np.float32]]:
+        """Yield a tensor in pieces of whole rows, in order."""
+        if self._pieces is None:
+            yield self[name]
+        else:
+            yield from self._pieces(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.shapes)
@@ -48,7 +61,7 @@ class MadeTensors(Tensors):
 
 def chained(first: Tensors, second: Tensors) -> MadeTensors:
     """Return one mapping with the tensors of both mappings. A tensor is read from its original mapping when it is
-    accessed.
+    accessed, as one piece.
     """
     shapes = {**shapes_of(first), **shapes_of(second)}
     bf16 = bf16_of(second) | (bf16_of(first) - set(second))
@@ -82,8 +95,9 @@ def write_tensors(path: Path, tensors: Tensors, metadata: dict[str, str] | None 
     def parts() -> Iterator[memoryview]:
         yield memoryview(header)
         for name in names:
-            values = np.ascontiguousarray(tensors[name], dtype="<f4")
-            yield _halved(name, values, "bf16", TNN_BF16).data if name in bf16 else values.data
+            for piece in tensors.pieces(name) if isinstance(tensors, MadeTensors) else (tensors[name],):
+                values = np.ascontiguousarray(piece, dtype="<f4")
+                yield _halved(name, values, "bf16", TNN_BF16).data if name in bf16 else values.data
 
     return write_hashed(path, parts(), size)
 

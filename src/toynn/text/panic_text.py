@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
@@ -25,6 +24,8 @@ def hide_panics() -> None:
     except OSError:
         return
     if not _held:
+        import tempfile  # a slow import, which --help does not need
+
         _held.append(tempfile.TemporaryFile(buffering=0))  # noqa: SIM115 (it stays open)
 
 

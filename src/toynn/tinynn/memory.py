@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from math import prod
 from typing import TypeVar
 
 import numpy as np
@@ -52,3 +53,20 @@ def new_array(name: str, n: int, dtype: type[_Number], what: str) -> npt.NDArray
         return np.empty(n, dtype=dtype)
     except (MemoryError, ValueError) as error:  # numpy raises ValueError for an array above its largest size
         raise TinyNNMemoryError(f"{name}: {what} need {nbytes} bytes, which the system refused") from error
+
+
+def new_arrays(name: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, npt.NDArray[np.float32]]:
+    """Return uninitialised float32 arrays of these shapes, by name. They are views of one array.
+
+    The memory of one large array consists of huge pages, if the system has them, and goes back to the system when the
+    array is freed. The memory of many small arrays does not always go back.
+
+    Raises TinyNNMemoryError, naming `name`, if memory is lacking.
+    """
+    n = sum(map(prod, shapes.values()))
+    memory = new_array(name, n, np.float32, f"{n} numbers as f32")
+    arrays, end = {}, 0
+    for key, shape in shapes.items():
+        start, end = end, end + prod(shape)
+        arrays[key] = memory[start:end].reshape(shape)
+    return arrays

@@ -280,12 +280,19 @@ class RunFolder(RunReader):
 
 
 def write_checkpoint(
-    run: Path, model: AnyModel, *, step: int = 0, training: TrainingState | None = None, replace: bool = False
+    run: Path,
+    model: AnyModel,
+    *,
+    step: int = 0,
+    training: TrainingState | None = None,
+    replace: bool = False,
+    weights: Tensors | None = None,
 ) -> Path:
     """Write a checkpoint into the folder of a run, and return the folder of the checkpoint.
 
     The run is created if it does not exist. replace: if the run already has checkpoints of this step, remove them after
     the new one is complete. The folder of the new checkpoint then has another name, for example step-00000000-1.
+    weights: as for `RunFolder.save`.
 
     Raises TinyNNValueError if the folder is not a run, or if it has a checkpoint of this step and `replace` is false.
     It is also raised if the run was trained and `training` is None, because the run could not be resumed afterwards.
@@ -303,7 +310,7 @@ def write_checkpoint(
                 f"{folder.path} already has a checkpoint of step {step} ({same[-1]}); use another folder or another "
                 "step, or pass replace=True"
             )
-        place = folder.save(step, model, training)
+        place = folder.save(step, model, training, weights=weights)
         _remove(folder.path / CHECKPOINTS, same)
         return place
 

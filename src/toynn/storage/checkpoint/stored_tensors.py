@@ -6,7 +6,6 @@ import json
 import os
 import struct
 import weakref
-from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,23 +17,18 @@ from toynn.arguments import FloatArray
 from toynn.errors import FileFormatError
 from toynn.storage.tensor_files import MadeTensors
 from toynn.tinynn.mapped import read_into
+from toynn.tinynn.memory import new_arrays
 
 
 def tensors_in_memory(path: Path, file: BinaryIO) -> dict[str, FloatArray]:
     """Return the tensors of an open safetensors file, as views of one array. path: the name of the file in messages.
 
-    One large array is used because its memory goes back to the system when the array is freed. The memory of many small
-    arrays does not always go back.
-
     Raises FileFormatError if the file is damaged or if a tensor is not float32.
     """
     reader = _Reader(path, file, ("F32",))
-    memory = np.empty(sum(map(prod, reader.shapes.values())), np.float32)
-    tensors, end = {}, 0
-    for name, shape in reader.shapes.items():
-        start, end = end, end + prod(shape)
-        tensors[name] = memory[start:end].reshape(shape)
-        reader.read_into(name, memory[start:end])
+    tensors = new_arrays("weights", reader.shapes)
+    for name, values in tensors.items():
+        reader.read_into(name, values.reshape(-1))
     return tensors
 
 
