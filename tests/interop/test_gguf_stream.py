@@ -156,15 +156,3 @@ def test_strings_are_read_in_blocks_of_any_size(texts: list[str], block: int) ->
     with mock.patch.object(gguf_header, "_BLOCK", block):
         found = gguf_header.read_header(io.BytesIO(content), len(content)).values
     assert (found.texts("a"), found.text("b")) == (texts, "end")
-
-
-def test_short_strings_are_split_without_a_loop() -> None:
-    texts = [b"a", b"bc", b"d" * 255, b"e"]
-    block = b"".join(struct.pack("<Q", len(one)) + one for one in [*texts, b"key"])
-    assert gguf_header._short_strings_in(block, 4) == texts
-    assert gguf_header._short_strings_in(block, 2) == texts[:2]
-    assert gguf_header._short_strings_in(block[:-5], 9) == texts[:3]  # the last string ends where the block ends
-    for other in (b"", b"f" * 256):
-        wrong = struct.pack("<Q", len(other)) + other + block
-        assert gguf_header._short_strings_in(wrong, 5) is None
-        assert gguf_header._strings_in(wrong, 5) == [other, *texts]

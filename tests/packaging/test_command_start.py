@@ -36,6 +36,16 @@ def test_help_and_version_load_neither_numpy_nor_ggml() -> None:
         assert "toynn" in done.stdout
 
 
+def test_garbage_is_not_collected_while_modules_load_and_is_collected_afterwards() -> None:
+    collections = "print(gc.isenabled(), sum(one['collections'] for one in gc.get_stats()) - before)"
+    script = "import atexit, gc; before = sum(one['collections'] for one in gc.get_stats()); atexit.register("
+    script += f"lambda: {collections}); from toynn.cli.start import main; main()"
+    done = subprocess.run([sys.executable, "-c", script, "info", "--help"], capture_output=True, text=True, check=True)
+    enabled, count = done.stdout.splitlines()[-1].split()
+    assert enabled == "True"
+    assert int(count) < 30  # about 100 if garbage is collected while modules load
+
+
 def in_a_shell(redirected: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
     """Run the command in a shell with a redirection such as "<&-"."""
     script = f'exec "$@" {redirected}'

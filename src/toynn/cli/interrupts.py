@@ -1,10 +1,11 @@
-"""Handle Ctrl-C while modules load, and define the exit code of an interrupted command.
+"""Handle Ctrl-C and garbage while modules load, and define the exit code of an interrupted command.
 
 This module imports few other modules, because Ctrl-C is handled only after this module is loaded.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from contextlib import contextmanager
@@ -20,18 +21,22 @@ INTERRUPTED = 130
 
 @contextmanager
 def loading_modules() -> Iterator[None]:
-    """Make Ctrl-C end the process at once inside the block.
+    """Make Ctrl-C end the process at once inside the block, and collect no garbage, which would find nothing to free.
 
     No work can be lost while modules load, and a module that is being loaded could catch a KeyboardInterrupt and go on.
     If the process ignores Ctrl-C before the block, as a background job of a shell does, Ctrl-C also has no effect
     inside the block.
     """
+    collects = gc.isenabled()
+    gc.disable()
     ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if ours:
         signal.signal(signal.SIGINT, _end_at_once)
     try:
         yield
     finally:
+        if collects:
+            gc.enable()
         if ours:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -81,22 +81,26 @@ def write_tokenizer(bpe: ByteLevelBpe) -> bytes:
     rules, normalized = by_name(bpe.pre), set(bpe.normalized)
     added = []
     normal, unused = int(TokenType.NORMAL), int(TokenType.UNUSED)  # comparing enums takes longer
-    tokens = [(i, token, kind) for i, (token, kind) in enumerate(zip(bpe.tokens, bpe.kinds, strict=True))
-              if kind != unused]  # fmt: skip
-    for i, token, kind in tokens:
+    fillers: set[int] = set()
+    for i, kind in enumerate(bpe.kinds):
         if kind == normal:
             continue
+        if kind == unused:
+            fillers.add(i)
+            continue
+        token = bpe.tokens[i]
         if kind not in (TokenType.CONTROL, TokenType.USER_DEFINED):
             raise FileFormatError(
                 f"the token {i}, {token!r:.60}, has type {kind}, but a token of byte-level BPE must have type "
                 "1 (normal), 3 (control), 4 (user-defined) or 5 (unused)"
             )
         added.append(added_token(i, token, special=kind == TokenType.CONTROL, normalized=i in normalized))
-    vocabulary = unique_ids((i, token) for i, token, _ in tokens)
-    merges = [(left, right) for left, space, right in (merge.partition(" ") for merge in bpe.merges)
-              if space and " " not in right]  # fmt: skip
-    if len(merges) != len(bpe.merges):
-        i = next(i for i, merge in enumerate(bpe.merges) if merge.count(" ") != 1)
+    vocabulary = dict(zip(bpe.tokens, range(len(bpe.tokens)), strict=True))
+    if fillers or len(vocabulary) < len(bpe.tokens):
+        vocabulary = unique_ids((i, token) for i, token in enumerate(bpe.tokens) if i not in fillers)
+    merges = [tuple(merge.split(" ")) for merge in bpe.merges]
+    if {len(merge) for merge in merges} - {2}:
+        i = next(i for i, merge in enumerate(merges) if len(merge) != 2)
         raise FileFormatError(f"the merge {i} must consist of two tokens, got {bpe.merges[i]!r:.60}")
     return written(
         described_bpe(

@@ -33,7 +33,7 @@ _LEAST_VALUE = 8 + 4 + 1  # number of bytes of the smallest key-value pair: leng
 _LEAST_TENSOR = 8 + 4 + 8 + 4 + 8
 
 _BLOCK = 1 << 20  # number of bytes that are read at once
-_ZEROS = bytes(7)  # the bytes after the first byte in the length of a short string
+_LENGTH = struct.Struct("<Q").unpack_from  # reads the length of a string; faster than a slice and int.from_bytes
 
 _SCALARS = {
     ValueType.UINT8: "<u1",
@@ -212,34 +212,16 @@ class _Bytes:
 
 def _strings_in(block: bytes, most: int) -> list[bytes]:
     """Return the strings of a block, at most `most`. A string that does not end in the block is left out."""
-    if (short := _short_strings_in(block, most)) is not None:
-        return short
     found: list[bytes] = []
     at, end = 0, len(block)
     while len(found) < most and at + 8 <= end:
-        stop = at + 8 + int.from_bytes(block[at : at + 8], "little")
+        at += 8
+        stop = at + _LENGTH(block, at - 8)[0]
         if stop > end:
             break
-        found.append(block[at + 8 : stop])
+        found.append(block[at:stop])
         at = stop
     return found
-
-
-def _short_strings_in(block: bytes, most: int) -> list[bytes] | None:
-    """Return the strings of a block, as `_strings_in` does, if all have 1 to 255 bytes; otherwise return None.
-
-    The length of such a string is one byte and seven zeros. Splitting the block at the zeros takes less time than a
-    loop over the lengths. Each part between the zeros is a string and the length of the next string.
-    """
-    parts = block.split(_ZEROS, most + 1)  # one string more than `most`, which is cut off or is other data
-    if len(parts) < 3 or len(parts[0]) != 1 or b"" in parts:
-        return None
-    parts.pop()
-    lengths = [part[-1] for part in parts]
-    del parts[0], lengths[-1]
-    if [len(part) - 1 for part in parts] != lengths:
-        return None
-    return [part[:-1] for part in parts]
 
 
 def _decoded(parts: list[bytes]) -> list[str]:
