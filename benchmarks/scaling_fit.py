@@ -29,8 +29,8 @@ KINDS = ("stories", "sources")  # the kinds of text; all texts except "sources" 
 # its start value. A constant that is twice its start value costs as much as a loss that is one standard deviation from
 # the law.
 _START = {
-    "stories": {"E": 0.12, "G": 1.3, "n0": 5e4, "u0": 1e6, "alpha": 1.0, "beta": 1.0},
-    "sources": {"E": 0.4, "G": 1.5, "n0": 1e5, "u0": 1e6, "alpha": 0.5, "beta": 0.5},
+    "stories": {"E": 0.12, "G": 1.3, "n0": 5e4, "u0": 1e6, "alpha": 1.0, "beta": 1.0, "gamma": 2.0},
+    "sources": {"E": 0.4, "G": 1.5, "n0": 1e5, "u0": 1e6, "alpha": 0.5, "beta": 0.5, "gamma": 2.0},
 }
 _START_OF_REPEATS = 15.4  # the value that Muennighoff et al. found
 _PRIOR = 1.0 / math.log(2)

@@ -107,14 +107,15 @@ def test_the_expected_loss_of_the_probe_is_its_loss() -> None:
 def test_the_fit_finds_the_constants_of_losses_without_noise() -> None:
     wanted = {
         "stories.E": 0.2, "stories.G": 1.1, "stories.n0": 3e4, "stories.u0": 2e6, "stories.alpha": 0.9,
-        "stories.beta": 0.7, "sources.E": 0.5, "sources.G": 1.6, "sources.n0": 8e4, "sources.u0": 5e5,
-        "sources.alpha": 0.6, "sources.beta": 0.5, "repeats": 6.0,
+        "stories.beta": 0.7, "stories.gamma": 1.5, "sources.E": 0.5, "sources.G": 1.6, "sources.n0": 8e4,
+        "sources.u0": 5e5, "sources.alpha": 0.6, "sources.beta": 0.5, "sources.gamma": 1.0, "repeats": 6.0,
     }  # fmt: skip
 
     def loss(kind: str, n: float, u: npt.NDArray[np.float64]) -> float:
         limits = math.pow(n / wanted[f"{kind}.n0"], -wanted[f"{kind}.alpha"])
         limits += math.pow(float(u) / wanted[f"{kind}.u0"], -wanted[f"{kind}.beta"])
-        return wanted[f"{kind}.E"] + wanted[f"{kind}.G"] * limits / (1 + limits)
+        gamma = wanted[f"{kind}.gamma"]
+        return wanted[f"{kind}.E"] + wanted[f"{kind}.G"] * math.pow(1 + 1 / (gamma * limits), -gamma)
 
     made = [
         replace(

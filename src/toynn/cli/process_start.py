@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 
-_END = 2.0  # the end of `toynn train`, mostly the report, takes this many times as long as the start of the process
+_END = 2.5  # the end of `toynn train`, mostly the report, takes this many times as long as its start
 _LONGEST = 300.0  # seconds; a longer start is not possible, so the clocks of the system cannot be compared
 _began: float | None = None  # when the process started, by the clock of `time.perf_counter`; None: unknown
 

@@ -2,11 +2,12 @@
 
 For a kind of text, the loss in nats per byte is
 
-    L = E + G / (1 + z)    with    1 / z = (n / n0)^-alpha + (u / u0)^-beta
+    L = E + G (1 + z / gamma)^-gamma    with    1 / z = (n / n0)^-alpha + (u / u0)^-beta
 
 n: weights in the layers, without the embedding. u: effective bytes of training text. z has the form of the law of
 Kaplan et al. 2020 ("Scaling Laws for Neural Language Models"): the smaller of (n / n0)^alpha and (u / u0)^beta has more
 influence. E is the loss that no model can avoid, and E + G is the loss of a model that has learned almost nothing.
+gamma says how sharply the loss falls to E.
 
 The first pass over a text counts fully, and each further pass counts less (Muennighoff et al. 2023, "Scaling
 Data-Constrained Language Models"):
@@ -40,7 +41,7 @@ from toynn.planning.recipe import PROBE, PROBE_STEPS, TOKENS_OF_STEP
 LAW = Path(__file__).with_name("law.json")
 KNOWN_PASSES = 4.0  # up to this number of passes, a further pass is almost as good as new text
 SHARED = ("repeats",)  # constants that all kinds of text share; "repeats" is the constant R
-OF_KIND = ("E", "G", "n0", "u0", "alpha", "beta")
+OF_KIND = ("E", "G", "n0", "u0", "alpha", "beta", "gamma")
 _USEFUL = 0.05  # a further pass is left out if it counts as less than this share of the first pass
 _BETWEEN_KINDS = 0.02  # keeps `_spread` above 0, because a text can differ from the kind that its probe fits
 _DIFFERENCE = 1e-4  # step of the numerical derivatives
@@ -91,7 +92,9 @@ def log_losses(constants: Mapping[str, float], kind: str, places: Sequence[Place
     u = effective_bytes(read, size, constants["repeats"])
     limits = (weights / constants[f"{kind}.n0"]) ** -constants[f"{kind}.alpha"]
     limits += (u / constants[f"{kind}.u0"]) ** -constants[f"{kind}.beta"]
-    return np.asarray(np.log(constants[f"{kind}.E"] + constants[f"{kind}.G"] / (1.0 + 1.0 / limits)))
+    gamma = constants[f"{kind}.gamma"]
+    above = constants[f"{kind}.G"] * (1.0 + 1.0 / (gamma * limits)) ** -gamma
+    return np.asarray(np.log(constants[f"{kind}.E"] + above))
 
 
 @dataclass(frozen=True)
