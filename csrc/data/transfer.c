@@ -76,7 +76,7 @@ int tnn_upload_from_float_array(tnn_session * s, tnn_tensor t, const float * dat
             ggml_fp32_to_bf16_row(data, x->data, n);
             break;
         default:
-            return tnn__fail(s, TNN_E_TYPE, "t (%s) has dtype %s; use tnn_upload_from_int_array",
+            return tnn__fail(s, TNN_E_TYPE, "t (%s) has dtype %s, but it must be f32, f16 or bf16; use tnn_upload_from_int_array",
                              ggml_get_name(x), ggml_type_name(x->type));
     }
     e->uploaded = true;
@@ -89,7 +89,7 @@ int tnn_upload_from_int_array(tnn_session * s, tnn_tensor t, const int32_t * dat
         return tnn_last_error_code(s);
     }
     if (e->tensor->type != GGML_TYPE_I32) {
-        return tnn__fail(s, TNN_E_TYPE, "t (%s) has dtype %s; use tnn_upload_from_float_array",
+        return tnn__fail(s, TNN_E_TYPE, "t (%s) has dtype %s, but it must be i32; use tnn_upload_from_float_array",
                          ggml_get_name(e->tensor),
                          ggml_type_name(e->tensor->type));
     }
@@ -180,7 +180,7 @@ int tnn_download(tnn_session * s, tnn_tensor t, float * data, int64_t n) {
             break;
         default:
             if (!tnn__is_matrix_type((int32_t) x->type)) {
-                return tnn__fail(s, TNN_E_TYPE, "t (%s) has dtype %s; use tnn_download_to_int_array",
+                return tnn__fail(s, TNN_E_TYPE, "t (%s) has dtype %s, but it must be f32, f16, bf16 or quantized; use tnn_download_to_int_array",
                                  ggml_get_name(x), ggml_type_name(x->type));
             }
             tnn__arithmetic_begin(&callers);
@@ -197,7 +197,8 @@ int tnn_download_to_int_array(tnn_session * s, tnn_tensor t, int32_t * data, int
         return tnn_last_error_code(s);
     }
     if (x->type != GGML_TYPE_I32) {
-        return tnn__fail(s, TNN_E_TYPE, "t (%s) has dtype %s; use tnn_download", ggml_get_name(x), ggml_type_name(x->type));
+        return tnn__fail(s, TNN_E_TYPE, "t (%s) has dtype %s, but it must be i32; use tnn_download", ggml_get_name(x),
+                         ggml_type_name(x->type));
     }
     memcpy(data, x->data, (size_t) n * sizeof(int32_t));
     return TNN_OK;

@@ -57,7 +57,8 @@ static struct ggml_tensor * emit(struct tnn_gradients * g, const struct ggml_ten
     const int64_t        rows = args[start.continues ? 1 : 0]->ne[1], windows = g->s->windows.n;
     if (!g->failed && type->over_windows && !type->at_once && rows % windows != 0) {
         tnn__fail(g->s, TNN_E_VALUE, "the gradient of %s is a sum over %lld rows, which must consist of %lld windows of equal size; "
-                                     "tnn_session_set_windows sets their number", ggml_get_name(t), (long long) rows, (long long) windows);
+                                     "tnn_session_set_windows sets the number of windows", ggml_get_name(t), (long long) rows,
+                  (long long) windows);
         g->failed = true;
     }
     struct ggml_tensor * node = g->failed ? NULL : tnn__kernel_node(g->s, type, params, ne0, t->ne[1], args, n_args);

@@ -239,9 +239,9 @@ int tnn_download_window_sum(tnn_session * s, int64_t first, int32_t level, int64
     const bool waits  = right ? first - size < begin : first > end - 2 * size;
     const float * sum = s->windows.stored[right ? TNN_LEFT : TNN_RIGHT][level];
     if (!waits || sum == NULL) {
-        return tnn__fail(s, TNN_E_VALUE, "first = %lld and level = %d name a part of a larger node over the windows %lld to "
-                                         "%lld; use the largest node", (long long) first, (int) level, (long long) begin,
-                         (long long) end - 1);
+        return tnn__fail(s, TNN_E_VALUE, "first = %lld and level = %d name a node whose parent also lies within the windows "
+                                         "%lld to %lld; use the largest node that contains window %lld and lies within these windows",
+                         (long long) first, (int) level, (long long) begin, (long long) end - 1, (long long) first);
     }
     if (at < 0 || n < 0 || n > (int64_t) s->stored_size || at > (int64_t) s->stored_size - n || (n > 0 && data == NULL)) {
         return tnn__fail(s, TNN_E_VALUE, "at = %lld and n = %lld must lie within the %lld elements of a node", (long long) at,

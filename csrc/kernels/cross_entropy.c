@@ -276,8 +276,8 @@ static bool loss_operands(tnn_session * s, struct loss * loss, tnn_tensor target
         return false;
     }
     if (of->ne[1] % s->windows.n != 0) {
-        tnn__fail(s, TNN_E_VALUE, "%s has shape %s, but its rows must consist of %lld windows of equal size, which "
-                                  "tnn_session_set_windows sets", arg, tnn__shape(of), (long long) s->windows.n);
+        tnn__fail(s, TNN_E_VALUE, "%s has shape %s, but its rows must consist of %lld windows of equal size; "
+                                  "tnn_session_set_windows sets the number of windows", arg, tnn__shape(of), (long long) s->windows.n);
         return false;
     }
     loss->divisor = divisor != 0 ? divisor_operand(s, divisor) : NULL;

@@ -28,9 +28,9 @@ BOUND = 5e-4  # allowed difference of logits, which reach about 10
 IDS = np.random.default_rng(0).integers(0, VOCAB, 200).tolist()
 T_SEQ, T_BATCH = 23, 2
 
-# Models of each architecture except llama: the name of a shape in `interop_models`, and fields of this shape to
-# replace.
 OWN_HEADS: dict[str, Any] = {"n_heads": 6, "n_kv": 3, "head_dim": 10, "untied": True}
+# For each architecture except llama, the models to test. A model is the name of a shape in `interop_models`, and the
+# fields of this shape that the test replaces.
 MODELS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "qwen2": [("qwen2", {}), ("qwen2", OWN_HEADS)],
     "qwen3": [("qwen3", {})],

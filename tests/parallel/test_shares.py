@@ -235,3 +235,15 @@ def test_an_engine_without_an_optimizer_computes_gradients_only() -> None:
         e.forward(ids)
         with pytest.raises(SessionError, match="known only after tnn_realize_backward"):
             nn.tnn_gradient_parts(e.sess, weight)
+
+
+def test_a_node_that_is_added_to_its_parent_cannot_be_downloaded() -> None:
+    ids, targets = windows_of(TIED)
+    with realized(TIED.cfg, **{**TIED.options, "t_batch": WINDOWS, "optimizer": "none"}) as e:
+        e.build_training_step()
+        e.add_gradients(ids.ravel(), targets.ravel(), 7)
+        with pytest.raises(
+            TinyNNValueError, match=r"first = 2 and level = 0 name a node whose parent .* 0 to 5; .* window 2"
+        ):
+            e.window_sum(2, 0, 0, 1)
+        assert e.window_sum(4, 1, 0, 1).size == e.window_sum(0, 2, 0, 1).size == 1

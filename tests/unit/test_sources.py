@@ -314,7 +314,11 @@ def test_a_chosen_format_is_used(tmp_path: Path) -> None:
         ("messages", {"messages": [{"role": "user", "content": 1}]}, r"\['content'\] must be a text or a list of obj"),
         ("messages", {"messages": [{"role": "user", "content": None}]}, r"messages\[0\] must have a 'content' or"),
         ("messages", {"messages": [{"role": "user"}]}, r"'tool_calls', got {'role': 'user'}"),
-        ("messages", {"messages": MESSAGES, "tools": "x"}, "'tools' is a text, but not JSON"),
+        (
+            "messages",
+            {"messages": MESSAGES, "tools": "x"},
+            "'tools' must be a list of objects, or a text that contains such a list as JSON: the text is not JSON",
+        ),
         ("messages", {"messages": MESSAGES, "tools": [1]}, "'tools' must be a list of objects"),
         ("messages", {"messages": MESSAGES, "chat_template_kwargs": 1}, "'chat_template_kwargs' must be an object"),
         ("conversations", {"conversations": "x"}, "'conversations' must be a list, got 'x'"),

@@ -69,7 +69,10 @@ class GgufBase(Base):
         return values
 
     def description(self) -> ModelOnBase:
-        """Return the shape, tokenizer and special tokens of the model. Raises FileFormatError."""
+        """Return the shape, tokenizer and special tokens of the model.
+
+        Raises FileFormatError if the file is damaged, or toynn does not support the model.
+        """
         with naming(self._gguf.path):
             return read_description(self._gguf)[0]
 

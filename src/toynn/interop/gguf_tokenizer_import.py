@@ -20,7 +20,9 @@ _BYTE_LEVEL, _SENTENCEPIECE = _DEFAULT_IDS
 def read_gguf_tokenizer(values: GgufValues, vocab: int, default: str | None) -> bytes | None:
     """Return the tokenizer.json of the tokenizer in a header, or None if the header has no tokenizer.
 
-    default: the tokenizer.ggml.model of a file without this key. Raises FileFormatError.
+    default: the tokenizer.ggml.model of a file without this key.
+
+    Raises FileFormatError if the tokenizer is damaged, or toynn does not support its kind.
     """
     kind = values.text("tokenizer.ggml.model", default)
     if kind in ("no_vocab", "none"):

@@ -99,7 +99,7 @@ def tokenizer_config(model: TrainedModel, tokenizer: Tokenizer) -> dict[str, Any
 def added_tokens_of(config: dict[str, Any]) -> Iterator[tuple[str, int, Any]]:
     """Yield the key, the id and the description of each added token in a tokenizer_config.json.
 
-    The id is -1 if the key is not a number. Raises FileFormatError.
+    The id is -1 if the key is not a number. Raises FileFormatError if the descriptions are not a JSON object.
     """
     added = config.get("added_tokens_decoder") or {}
     if not isinstance(added, dict):
@@ -146,7 +146,10 @@ def without_class(settings: ForeignSettings) -> ForeignSettings:
 
 
 def json_object_of(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file; {} if the file does not exist. Raises FileFormatError."""
+    """Return the JSON object in a file; {} if the file does not exist.
+
+    Raises FileFormatError if the file cannot be read, or does not contain a JSON object.
+    """
     if not path.exists():
         return {}
     content = read_json(path)

@@ -49,7 +49,10 @@ def targets_guarded(seq_ids: npt.ArrayLike, vocab: int, context: int, batch: int
 
 
 def next_token(seq_ids: npt.ArrayLike, vocab: int, context: int, batch: int) -> npt.NDArray[np.float32]:
-    """Return one-hot rows float32 (T*B, vocab) of the targets that `targets` returns. Raises TinyNNValueError."""
+    """Return one-hot rows float32 (T*B, vocab) of the targets that `targets` returns.
+
+    Raises TinyNNValueError for a target outside the vocabulary.
+    """
     vocab = integer("vocab", vocab, 1)
     with _memory_of_targets(context, batch):
         targets = _targets(seq_ids, context, batch)
@@ -65,7 +68,10 @@ def next_token_guarded(seq_ids: npt.ArrayLike, vocab: int, context: int, batch: 
 
 
 def fixed_target(vocab: int, context: int, target_id: int) -> npt.NDArray[np.float32]:
-    """Return rows float32 (context, vocab), each one-hot at target_id. Raises TinyNNValueError or TinyNNTypeError."""
+    """Return rows float32 (context, vocab), each one-hot at target_id.
+
+    Raises TinyNNValueError if a number is out of range, and TinyNNTypeError if a value is not an integer.
+    """
     vocab, context = integer("vocab", vocab, 1), integer("context", context, 1)
     target = integer("target_id", target_id, 0, vocab - 1)
     with memory_for("context", 4 * context, f"the targets of {context} positions"):

@@ -67,7 +67,7 @@ class GenerationRequest:
 
 
 def body_object(body: bytes) -> dict[str, Any]:
-    """Return the JSON object of a request body. Raises ApiError."""
+    """Return the JSON object of a request body. Raises ApiError if the body is not a JSON object in UTF-8."""
     try:
         content = json.loads(body.decode("utf-8"), parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
@@ -79,7 +79,7 @@ def body_object(body: bytes) -> dict[str, Any]:
 
 def completion_request(body: Mapping[str, Any], n_ctx: int, defaults: Sampling) -> GenerationRequest:
     """Return the request of POST /v1/completions. n_ctx: the context length. defaults: the values of the sampling
-    settings that the request leaves out. Raises ApiError.
+    settings that the request leaves out. Raises ApiError if a field is missing, unknown or wrong.
     """
     fields = _known(body, _COMPLETION)
     if "prompt" not in fields:

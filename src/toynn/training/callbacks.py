@@ -37,7 +37,7 @@ class Callbacks:
 
 
 def checked_callbacks(callbacks: object) -> tuple[Callback, ...]:
-    """Return the callbacks as a tuple. Raises TinyNNTypeError."""
+    """Return the callbacks as a tuple. Raises TinyNNTypeError if they are not a sequence of functions."""
     if not isinstance(callbacks, Iterable):
         raise TinyNNTypeError(f"callbacks must be a sequence of functions, got {type(callbacks).__name__}")
     given = tuple(callbacks)

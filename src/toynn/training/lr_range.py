@@ -111,7 +111,11 @@ def range_test(args: TrainArgs, lowest: float = LOWEST, highest: float = HIGHEST
 
 
 def _realize(engine: LlamaSeqEngine, taker: TrainingSteps, start: Start, n_threads: int | None, longest: int) -> None:
-    """Create the model and its training graph. Raises TinyNNMemoryError or ConfigurationError, which name the key."""
+    """Create the model and its training graph.
+
+    Raises TinyNNMemoryError if they do not fit into memory, and ConfigurationError if they exceed a limit of ggml. The
+    message names the configuration key that is too large.
+    """
     naming = partial(naming_the_batch, engine, partial(declare_model, start, 1), longest, start.config)
     with naming((TinyNNMemoryError, ConfigurationError)):
         realize(engine, start, n_threads, start.config.train.batch)

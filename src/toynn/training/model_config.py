@@ -54,7 +54,7 @@ class ModelArgs(ModelShape):
 
     @classmethod
     def of_shape(cls, shape: ModelShape) -> ModelArgs:
-        """Return the arguments that describe an existing model. Raises TinyNNTypeError."""
+        """Return the arguments that describe an existing model. Raises TinyNNTypeError if shape is not a ModelShape."""
         instance_of("shape", shape, ModelShape)
         return cls(**{one.name: getattr(shape, one.name) for one in fields(shape) if one.name != "vocab"})
 

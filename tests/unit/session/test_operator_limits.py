@@ -98,7 +98,10 @@ def test_computed_ids_are_refused_where_each_compute_must_check_them(s: Session)
 
 
 def test_the_recurrences_refuse_a_row_with_a_longer_stride(s: Session) -> None:
-    """ggml's kernels use the stride of a single row, which other operators ignore."""
+    """The stride of a tensor with only one row has no meaning, and most operators ignore it.
+
+    ggml's kernels for these three operators use this stride, so a stride that is longer than the row is refused.
+    """
     nn.tnn_finalize_weights(s)
     x, one = nn.tnn_input_2d_f32(s, 4, 4), nn.tnn_input_1d_f32(s, 1)
     row, ids = nn.tnn_view_2d(s, x, 2, 1, 16, 0), nn.tnn_input_1d_i32(s, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,21 @@ def test_ids_of_any_integer_type_can_be_uploaded_and_downloaded() -> None:
         for ids in ([1, 2, 3], np.array([1, 2, 3], dtype=">u2"), np.array([1, 0, 2, 0, 3])[::2]):
             nn.upload_int_array(s, t, ids)
             assert nn.tnn_download_to_int_array(s, t).tolist() == [1, 2, 3]
+
+
+def test_a_transfer_of_another_dtype_is_refused() -> None:
+    with Session(n_threads=1) as s:
+        ids, x = nn.tnn_input_1d_i32_persistent(s, 2), nn.tnn_input_1d_f32_persistent(s, 2)
+        nn.tnn_finalize_weights(s)
+        refused: list[tuple[Callable[[], object], str]] = [
+            (lambda: nn.tnn_upload_from_float_array(s, ids, [1.0, 2.0]), "i32, but it must be f32, f16 or bf16; use "),
+            (lambda: nn.tnn_upload_from_int_array(s, x, [1, 2]), "f32, but it must be i32; use tnn_upload_from_float"),
+            (lambda: nn.tnn_download(s, ids), "i32, but it must be f32, f16, bf16 or quantized; use tnn_download_to_"),
+            (lambda: nn.tnn_download_to_int_array(s, x), "f32, but it must be i32; use tnn_download"),
+        ]
+        for call, match in refused:
+            with pytest.raises(TinyNNTypeError, match=f"has dtype {match}"):
+                call()
 
 
 def test_zero_tensor_sets_every_element_to_zero() -> None:

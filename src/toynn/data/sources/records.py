@@ -238,7 +238,9 @@ def _tools(record: Mapping[str, Any]) -> list[dict[str, Any]] | None:
         try:
             tools = parsed(tools.encode("utf-8"))
         except (UnicodeEncodeError, TinyNNValueError) as error:
-            raise TinyNNValueError(f"'tools' is a text, but not JSON: {error}") from None
+            raise TinyNNValueError(
+                f"'tools' must be a list of objects, or a text that contains such a list as JSON: {error}"
+            ) from None
     if not tools:
         return None
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):

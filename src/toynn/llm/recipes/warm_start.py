@@ -139,7 +139,10 @@ def _width_of(donor: GgufModel) -> int:
 
 
 def _embedding_of(donor: GgufModel, rows: int, width: int) -> FloatArray:
-    """Return the first rows of the donor's embedding as float32 (rows, width). Raises FileFormatError."""
+    """Return the first rows of the donor's embedding as float32 (rows, width).
+
+    Raises FileFormatError if the file has no such embedding, or the embedding has another width or too few rows.
+    """
     from toynn.interop.file_errors import naming
 
     with naming(donor.path):

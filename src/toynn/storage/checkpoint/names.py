@@ -39,7 +39,10 @@ def checkpoint_names(run: Path) -> list[str]:
 
 
 def pointed(run: Path, which: str) -> str:
-    """Return the name of the checkpoint in the file `which` of a run, "latest" or "best". Raises FileFormatError."""
+    """Return the name of the checkpoint in the file `which` of a run, "latest" or "best".
+
+    Raises FileFormatError if the file cannot be read, or does not contain the name of a checkpoint.
+    """
     try:
         name = read_regular(run / which, _LONGEST_POINTER).decode("ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
