@@ -37,7 +37,7 @@ from toynn.training.run_log import read_log
 
 COMMAND = "python -m benchmarks.batching"
 _WINDOW, _BATCH = 512, 8  # tokens per window, windows per step
-# number of steps per turn, chosen so that a turn of each kind takes a similar time
+# number of steps per turn for each value of data.batching, chosen so that all turns take a similar time
 _STEPS = {"padded": 8, "grouped": 24, "packed": 8}
 
 
@@ -53,7 +53,9 @@ class Row:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=COMMAND, description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--samples", type=int, default=1500, help="Number of samples (default: 1500).")
-    parser.add_argument("--rounds", type=int, default=5, help="Number of turns of each kind (default: 5).")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="Number of turns of each value of data.batching (default: 5)."
+    )
     parser.add_argument("--threads", type=int, default=machine.cores(), help="Number of threads (default: all cores).")
     parser.add_argument("--out", type=Path, help="Page with the table (default: docs/data.md).")
     return parser.parse_args()

@@ -193,7 +193,7 @@ TNN_API tnn_tensor tnn_input_1d_f32(tnn_session * s, int64_t n); /* Declare an i
 /* Declare an input of the graph, a row-major (rows, cols) matrix: its shape is [cols, rows]. */
 TNN_API tnn_tensor tnn_input_2d_f32(tnn_session * s, int64_t rows, int64_t cols);
 TNN_API tnn_tensor tnn_input_1d_i32(tnn_session * s, int64_t n); /* Declare an input of the graph, i32 [n]. */
-/* Declare an input of the graph, i32 [n]: the reference's second name for tnn_input_1d_i32. */
+/* Declare an input of the graph, i32 [n], as tnn_input_1d_i32 does. The Ruby project toy has both calls. */
 TNN_API tnn_tensor tnn_input_1d_i32_ctx(tnn_session * s, int64_t n);
 
 /* ---- data ---- Copy values between arrays and tensors. ne0 varies fastest. n must be the tensor's number of elements.

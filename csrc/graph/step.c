@@ -95,9 +95,12 @@ int tnn_train_step(tnn_session * s, const tnn_step * step, const int32_t * ids, 
         return tnn__fail(s, TNN_E_STATE, "step.loss and step.norm must be flagged with tnn_set_output before "
                                          "tnn_realize_backward");
     }
-    if (t_norm != NULL && (!tnn__is_grad_norm(t_norm) || t_norm->data == NULL || norm == NULL)) {
-        return tnn__fail(s, TNN_E_VALUE, "step.norm must be a result of tnn_fused_grad_norm in the graph, and norm "
-                                         "must not be NULL");
+    if (t_norm != NULL && (!tnn__is_grad_norm(t_norm) || t_norm->data == NULL)) {
+        return tnn__fail(s, TNN_E_VALUE, "step.norm (%s) must be a result of tnn_fused_grad_norm in the graph",
+                         ggml_get_name(t_norm));
+    }
+    if (t_norm != NULL && norm == NULL) {
+        return tnn__fail(s, TNN_E_VALUE, "norm must not be NULL, because step.norm is given");
     }
     int rc = begin(s, step, (struct values) { .ids = ids, .targets = targets, .hp = hp, .n = n, .n_hp = n_hp }, mode);
     if (rc != TNN_OK) {
@@ -202,7 +205,10 @@ int tnn_compute_profiled(tnn_session * s, double * seconds, int64_t n) {
     if (graph == NULL) {
         return tnn__fail(s, TNN_E_STATE, "neither forward graph has memory; call tnn_switch_a or tnn_switch_b first");
     }
-    if (n != ggml_graph_n_nodes(graph) || seconds == NULL) {
+    if (seconds == NULL) {
+        return tnn__fail(s, TNN_E_VALUE, "seconds must not be NULL");
+    }
+    if (n != ggml_graph_n_nodes(graph)) {
         return tnn__fail(s, TNN_E_VALUE, "n = %lld must be the number of nodes, %d",
                          (long long) n, ggml_graph_n_nodes(graph));
     }

@@ -86,9 +86,14 @@ int tnn__windows_begin(tnn_session * s, int32_t mode) {
         return tnn__fail(s, TNN_E_STATE, "TNN_STEP_ACCUMULATE adds to the gradients of an earlier call, but there are none; first call "
                                          "tnn_train_step for the same step with TNN_STEP_NO_UPDATE");
     }
-    if (s->first_window > 0 && (updates || !s->gradients_kept)) {
-        return tnn__fail(s, TNN_E_STATE, "a step whose first window is %lld needs TNN_STEP_NO_UPDATE, and each gradient "
-                                         "must be flagged with tnn_set_output",
+    if (s->first_window > 0 && updates) {
+        return tnn__fail(s, TNN_E_STATE, "mode = %d cannot update the weights, because this session computes only the windows of a "
+                                         "step from window %lld on; add TNN_STEP_NO_UPDATE to mode",
+                         (int) mode, (long long) s->first_window);
+    }
+    if (s->first_window > 0 && !s->gradients_kept) {
+        return tnn__fail(s, TNN_E_STATE, "the first window of this session is %lld, so each gradient must be flagged with "
+                                         "tnn_set_output before tnn_realize_backward",
                          (long long) s->first_window);
     }
     struct tnn_windows w = s->windows;

@@ -48,7 +48,7 @@ static void copy_tile(const struct window_tile * t, struct tile_rows from, struc
     }
 }
 
-/* Adds a window to the tree of a tile. sum: the sum of the window, MR x NR elements. */
+/* Adds the sum of a window to the tree of a tile. sum: the sum of the window, MR x NR elements. */
 static void end_window(const struct window_tile * t, const struct tnn_window_end * e, float * sum) {
     const struct tile_rows c = { t->g->c + t->at, t->g->c_row };
     for (int i = 0; i < e->n_add; i++) {

@@ -17,11 +17,12 @@
 struct tnn_gradients; /* graph/gradients.h */
 struct tnn_kernel;
 
-/* A kernel computes a part of a gradient. These are the ways to add this part to the earlier part. */
+/* If several operators use a tensor, its gradient is a sum of parts, and each kernel computes one part. A kernel has one
+ * of these ways to add its part to the sum of the earlier parts. */
 enum tnn_gradient_sum {
-    TNN_SUM_BY_NODE, /* the kernel does not add; a node of ggml adds the two parts */
-    TNN_SUM_OPERAND, /* the kernel adds its last operand, the earlier part (k->has_add) */
-    /* For a parameter's gradient: the kernel adds in place to operand 0, the earlier part (k->continues). */
+    TNN_SUM_BY_NODE, /* the kernel does not add; a node of ggml adds its part to the earlier parts */
+    TNN_SUM_OPERAND, /* the kernel adds its last operand, the sum of the earlier parts (k->has_add) */
+    /* for the gradient of a parameter: the kernel adds to operand 0, the sum of the earlier parts (k->continues) */
     TNN_SUM_IN_PLACE
 };
 
@@ -78,7 +79,7 @@ struct tnn_kernel {
     const void  * params;
     void        * state;
     bool          has_add;                 /* TNN_SUM_OPERAND: the last operand is added to the result */
-    /* TNN_SUM_IN_PLACE: operand 0 is the earlier part, and the other operands follow it. */
+    /* TNN_SUM_IN_PLACE: operand 0 is the sum of the earlier parts, and the other operands follow it. */
     bool          continues;
     /* The tensor whose gradient the kernel computes, if type->sum is TNN_SUM_IN_PLACE. */
     const struct ggml_tensor * gradient_of;
@@ -112,8 +113,9 @@ static inline const struct ggml_tensor * tnn__operand(const struct tnn_kernel * 
     return node->src[i + (k->continues ? 1 : 0)];
 }
 
-/* Returns whether a kernel that sums in place continues the sum of the earlier part. This is so in a step with a single
- * window; in other steps, the kernel adds the tree of its windows to the earlier part. */
+/* Returns whether a kernel that sums in place adds its rows, one after another, to the sum of the earlier parts. This is
+ * so in a step with a single window. With several windows, the kernel first sums its own windows as a binary tree, and
+ * then adds this sum to the sum of the earlier parts. */
 static inline bool tnn__continues_chain(const struct tnn_kernel * k) {
     return k->continues && k->s->windows.single;
 }

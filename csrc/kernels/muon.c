@@ -26,7 +26,9 @@
 #define C_ 2.0315
 
 #define PARTS   64 /* parts of a matrix whose squares are added separately, for any number of threads */
-#define STRIPE  48 /* rows of a symmetric product that are computed at once: a multiple of the tiles of all kernels */
+/* Number of rows of a symmetric product that are computed at once. A tile has 6 or 8 rows, depending on the kernel, and
+ * STRIPE is a multiple of both numbers. */
+#define STRIPE  48
 
 /* hp: learning rate, momentum, weight decay */
 enum { LR, MOMENTUM, WEIGHT_DECAY, N_HP };

@@ -149,9 +149,10 @@ def test_a_profile_without_an_output_array_is_refused(session: Any) -> None:
     w = lib.tnn_input_1d_f32_persistent(session, 4)
     lib.tnn_finalize_weights(session)
     lib.tnn_realize(session, lib.tnn_scale(session, w, 2.0))
-    for seconds, n in ((ffi.NULL, 1), (ffi.new("double[]", 2), 2)):
-        assert lib.tnn_compute_profiled(session, seconds, n) == lib.TNN_E_VALUE
-        refused(session, "must be the number of nodes, 1")
+    assert lib.tnn_compute_profiled(session, ffi.NULL, 1) == lib.TNN_E_VALUE
+    refused(session, "seconds must not be NULL")
+    assert lib.tnn_compute_profiled(session, ffi.new("double[]", 2), 2) == lib.TNN_E_VALUE
+    refused(session, "n = 2 must be the number of nodes, 1")
     assert lib.tnn_compute_profiled(session, ffi.new("double[]", 1), 1) == lib.TNN_OK
 
 
@@ -246,6 +247,15 @@ def test_a_step_with_a_wrong_argument_changes_nothing(session: Any) -> None:
     assert training.step() == lib.TNN_OK
     assert training.weight() != before
     assert training.step(t_norm=0, norm=ffi.NULL, mode=0) == lib.TNN_OK
+
+
+def test_a_session_without_the_first_window_of_a_step_only_computes_gradients(session: Any) -> None:
+    assert lib.tnn_session_set_windows(session, 1, 2) == lib.TNN_OK
+    training = Training(session)
+    assert training.step(mode=1) == lib.TNN_E_STATE
+    assert "mode = 1 cannot update the weights" in text(lib.tnn_last_error(session))
+    assert training.step(mode=lib.TNN_STEP_NO_UPDATE) == lib.TNN_E_STATE
+    assert "the first window of this session is 2, so each gradient must be" in text(lib.tnn_last_error(session))
 
 
 def test_a_batch_in_parts_with_a_wrong_argument_is_refused(session: Any) -> None:

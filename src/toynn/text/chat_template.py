@@ -55,10 +55,12 @@ class RenderRequest:
     """A conversation to render.
 
     messages: dicts with the keys "role" and "content", and further keys that the template reads.
+    add_generation_prompt: add the text that begins an answer of the model.
     tools, documents: lists of dicts, or None.
     variables: further variables of the template, for example enable_thinking.
-    spans: "none"; "generated" for the parts that the model generates; "completion" for all text after the first
-        `prompt` messages and the generation prompt.
+    spans: the parts of the text whose positions are returned: "none", "generated" (the parts that the model generates)
+        or "completion" (one part: all text after the prompt and the generation prompt).
+    prompt: for "completion", the number of messages at the beginning that are the prompt.
     """
 
     messages: Sequence[Message]

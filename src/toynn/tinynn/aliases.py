@@ -1,4 +1,4 @@
-"""The reference's other names for session calls, so that a script that uses them can be ported line by line."""
+"""Further names of session calls, from the Ruby project toy, so that its scripts can be ported line by line."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ _Number = TypeVar("_Number", bound=np.generic)
 _FEW = 1 << 16
 _DEEPEST = 64  # numpy's largest number of dimensions
 _BYTES_OF_ITEM = 16  # bytes for an item of a list: a pointer, and a number in the array
-_BYTES_OF_NEW_ITEM = 48  # bytes for an item of any other sequence, whose iterator also makes an object
+_BYTES_OF_NEW_ITEM = 48  # bytes for an item of another sequence: also the object that is created when the item is read
 _NOT_NUMBERS = (str, bytes, dict, set, frozenset)
 _SCALARS = (bool, int, float, complex, str, bytes, type(None), np.generic)
 _ARRAY_PROTOCOLS = ("__array__", "__array_interface__", "__array_struct__")

@@ -39,9 +39,11 @@ def checkpoint_names(run: Path) -> list[str]:
 
 
 def pointed(run: Path, which: str) -> str:
-    """Return the name of the checkpoint in the file `which` of a run, "latest" or "best".
+    """Return the name of the latest or best checkpoint of a run, from the file that contains this name.
 
-    Raises FileFormatError if the file cannot be read, or does not contain the name of a checkpoint.
+    which: the name of the file, "latest" or "best".
+
+    Raises FileFormatError if the file cannot be read or does not contain the name of a checkpoint.
     """
     try:
         name = read_regular(run / which, _LONGEST_POINTER).decode("ascii").strip()

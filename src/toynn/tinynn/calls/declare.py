@@ -165,5 +165,8 @@ def tnn_input_1d_i32(s: Session, n: int) -> Tensor:
 
 
 def tnn_input_1d_i32_ctx(s: Session, n: int) -> Tensor:
-    """Declare an input of the graph, i32 [n]: the reference's second name for `tnn_input_1d_i32`."""
+    """Declare an input of the graph, i32 [n], as `tnn_input_1d_i32` does.
+
+    The Ruby project toy has both calls.
+    """
     return built(s, lib.tnn_input_1d_i32_ctx, int64("n", n))
