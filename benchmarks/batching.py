@@ -78,7 +78,7 @@ def turn(row: Row, data: Path, run: Path, threads: int) -> None:
     config = TrainConfig(
         ModelArgs(d_model=128, n_heads=4, n_kv=4, d_ff=344, n_layers=4, ctx=_WINDOW),
         StepArgs(steps=_STEPS[row.batching], batch=_BATCH),
-        OptimizerArgs(),
+        OptimizerArgs(kind="adamw"),
         ScheduleArgs("constant", warmup=1),
         EvaluationArgs(every=0, windows=1),
         CheckpointArgs(every=0),

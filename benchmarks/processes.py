@@ -105,6 +105,7 @@ def train(
         *model.settings,
         f"train.batch={model.batch}",
         f"train.steps={model.steps}",
+        "optimizer.kind=adamw",
         "schedule.warmup=1",
         "evaluation.every=0",
         "evaluation.windows=1",

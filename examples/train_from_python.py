@@ -43,7 +43,6 @@ def main() -> None:
         arguments.out / "run",
         steps=arguments.steps,
         batch=16,
-        lr=4e-3,
         model={"d_model": 96, "n_heads": 3, "n_kv": 3, "d_ff": 256, "n_layers": 3, "ctx": 128},
         progress=False,
         callbacks=[watch],

@@ -20,7 +20,7 @@ from toynn.training import AdapterArgs, CheckpointArgs, Event, OptimizerArgs, St
 from toynn.training.evaluation import Validation
 
 STEPS = 6
-ADAMW = OptimizerArgs(lr=1e-2, ema=0.9)
+ADAMW = OptimizerArgs(lr=1e-2, kind="adamw", ema=0.9)
 MUON = OptimizerArgs(lr=1e-2, kind="muon", ema=0.3)
 EVERY_STEP = CheckpointArgs(every=1, keep_last=100)
 

@@ -68,7 +68,7 @@ def test_a_resumed_run_takes_an_explicit_learning_rate_and_says_so(data: Path, t
         "optimizer.clip changes from 1.0 to 0.5 after step 4, so the result will differ from the result of"
     )
     assert notes[2].startswith("with 6 steps instead of 4, the learning rate is 0.001 in step 4 and 0.00")
-    assert read_config(run / "run.toml").optimizer == OptimizerArgs(lr=1e-3, clip=0.5)
+    assert read_config(run / "run.toml").optimizer == OptimizerArgs(lr=1e-3, kind="adamw", clip=0.5)
     toynn.train(data, run, resume=True, steps=8, progress=False)
     assert read_config(run / "run.toml").optimizer.lr == 1e-3, "the change must stay"
 
@@ -127,9 +127,14 @@ def test_a_run_that_has_taken_no_step_is_resumed(data: Path, tmp_path: Path) -> 
 
 def test_the_advice_for_a_divergence_fits_the_settings(data: Path, tmp_path: Path) -> None:
     for clip, says in [(0.0, r"clipping \(optimizer\.clip = 1\.0; now it is off, 0\)"), (2.0, r"clip \(now 2\)")]:
-        chosen = config(9, optimizer=OptimizerArgs(lr=1e8, clip=clip), schedule=ScheduleArgs(warmup=0))
+        chosen = config(9, optimizer=OptimizerArgs(lr=1e8, kind="adamw", clip=clip), schedule=ScheduleArgs(warmup=0))
         with pytest.raises(DivergedError, match=rf"optimizer\.lr \(now 1e\+08\), .*warmup \(now 0\) or .*{says}"):
             train(TrainArgs(data, tmp_path / f"run{clip}", chosen))
+
+
+def test_the_advice_for_a_divergence_with_muon_names_both_learning_rates() -> None:
+    says = str(DivergedError(3, "loss is nan", "the weight x", config(9, optimizer=OptimizerArgs(lr=0.5))))
+    assert "a lower optimizer.lr (now 0.5), a lower optimizer.muon_lr (now 0.02), " in says
 
 
 @pytest.mark.parametrize(("batch", "recompute"), [(10**7, False), (10**9, True)])

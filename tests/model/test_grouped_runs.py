@@ -143,7 +143,7 @@ def test_epochs_count_the_samples(samples: Path, run: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("sections", [
-    {"train": StepArgs(steps=4, batch=4, precision="bf16"), "optimizer": OptimizerArgs(clip=0.1)},
+    {"train": StepArgs(steps=4, batch=4, precision="bf16"), "optimizer": OptimizerArgs(kind="adamw", clip=0.1)},
     {"optimizer": OptimizerArgs(kind="muon"), "train": StepArgs(steps=4, batch=2, accumulate=2)},
 ], ids=["bf16 and clipping", "muon and accumulation"])  # fmt: skip
 def test_other_settings_have_the_bits_of_padded_windows(
@@ -179,7 +179,7 @@ def test_two_processes_write_the_bytes_of_one(samples: Path, tmp_path: Path) -> 
 
 
 def test_a_diverged_run_names_the_tensor(samples: Path, tmp_path: Path) -> None:
-    wild = settings(steps=20, optimizer=OptimizerArgs(lr=1e30, clip=0.0, weight_decay=0.0))
+    wild = settings(steps=20, optimizer=OptimizerArgs(lr=1e30, kind="adamw", clip=0.0, weight_decay=0.0))
     with pytest.raises(DivergedError, match="the first tensor with NaN or infinity is"):
         train(TrainArgs(samples, tmp_path / "run", wild))
 

@@ -45,7 +45,7 @@ class Batches(EqualWindows):
 
 
 def config(accumulate: int = len(COUNTS)) -> TrainConfig:
-    return TrainConfig(train=StepArgs(batch=1, accumulate=accumulate), optimizer=OptimizerArgs(clip=0.0))
+    return TrainConfig(train=StepArgs(batch=1, accumulate=accumulate), optimizer=OptimizerArgs(kind="adamw", clip=0.0))
 
 
 def test_loss_and_gradients_of_a_step_are_those_of_one_large_batch_weighted_by_its_targets() -> None:

@@ -22,8 +22,8 @@ from toynn.training.diagnosis import SATURATED, SPIKE, TOO_HIGH, TOO_LOW, advice
 from toynn.training.run_log import read_log
 
 SHAPE = {"d_model": 32, "n_heads": 2, "n_kv": 2, "d_ff": 64, "n_layers": 2, "ctx": 16}
-SMALL: dict[str, Any] = {**SHAPE, "batch": 4}
-SETTINGS = [f"--set={'model' if key in SHAPE else 'train'}.{key}={value}" for key, value in SMALL.items()]
+SMALL: dict[str, Any] = {**{f"model.{key}": n for key, n in SHAPE.items()}, "train.batch": 4, "optimizer.kind": "adamw"}
+SETTINGS = [f"--set={key}={value}" for key, value in SMALL.items()]
 
 
 def files(folder: Path) -> set[str]:
@@ -78,8 +78,10 @@ def test_the_test_ends_when_the_loss_rises(data: Path) -> None:
 
 
 def test_muon_gets_both_rates(data: Path) -> None:
-    found = toynn.lr_find(data, **{"muon_lr": 0.05, "lr": 0.02, "optimizer.kind": "muon", **SMALL})
+    found = toynn.lr_find(data, **{**SMALL, "muon_lr": 0.05, "lr": 0.02, "optimizer.kind": "muon"})
     assert found.muon_lr == pytest.approx(found.lr * 2.5, rel=0.06)
+    by_default = toynn.lr_find(data, steps=30, **{**SMALL, "optimizer.kind": None})
+    assert by_default.muon_lr == pytest.approx(by_default.lr * 0.02 / 0.0133, rel=0.06)
     assert toynn.lr_find(data, steps=30, **SMALL).muon_lr is None
 
 
@@ -87,6 +89,7 @@ def test_an_existing_model_gets_a_lower_rate_and_an_adapter_works(data: Path, tm
     toynn.train(data, tmp_path / "run", lr=1e-2, steps=150, progress=False, **SMALL)
     anew, tuned = toynn.lr_find(data, **SMALL), toynn.lr_find(data, init=tmp_path / "run", batch=4)
     assert tuned.losses[0] < anew.losses[0] - 1
+    assert tuned.muon_lr is None
     adapted = toynn.lr_find(data, base=tmp_path / "run", batch=4, rank=2, steps=30, highest=10)
     assert adapted.losses[0] == pytest.approx(tuned.losses[0], abs=1e-3)
     assert math.isfinite(adapted.lr)
@@ -140,7 +143,10 @@ def test_preference_pairs_are_refused(tmp_path: Path) -> None:
 def test_the_command_prints_a_table_and_the_suggestion_of_the_function(data: Path) -> None:
     found = toynn.lr_find(data, steps=50, **SMALL)
     done = command("lr-find", str(data), "--steps", "50", "--threads", "1", *SETTINGS)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    progress = done.stderr.splitlines()
+    assert [line.split(":")[0] for line in progress[:10]] == [f"initial loss {n}/50" for n in range(5, 51, 5)]
+    assert progress[10].startswith(f"step 5/50: loss {found.losses[4]:.4f}, lr {found.learning_rates[4]:.2e}")
     lines = done.stdout.splitlines()
     assert lines[0] == "learning rate    loss  mean change"
     assert lines[-1] == f"suggestion: --set optimizer.lr={found.lr:g}"
@@ -167,7 +173,7 @@ def test_the_command_names_its_options_in_errors(data: Path) -> None:
 def test_runs_with_wrong_learning_rates_get_advice(
     data: Path, tmp_path: Path, lr: float, wanted: set[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    settings = config(train=StepArgs(steps=160, batch=4), optimizer=OptimizerArgs(lr=lr))
+    settings = config(train=StepArgs(steps=160, batch=4), optimizer=OptimizerArgs(lr=lr, kind="adamw"))
     ended = toynn.train(TrainArgs(data, tmp_path / "run", settings), progress=True)
     found = advice_in_log(read_log(tmp_path / "run"))
     assert {one.sign for one in found} <= wanted

@@ -223,7 +223,7 @@ def test_an_adapter_on_a_quantized_base_sees_samples_alone(samples: Path, run: P
 
 
 def test_a_diverged_run_of_packed_samples_names_the_tensor(samples: Path, tmp_path: Path) -> None:
-    wild = settings(20, optimizer=OptimizerArgs(lr=1e30, clip=0.0, weight_decay=0.0))
+    wild = settings(20, optimizer=OptimizerArgs(lr=1e30, kind="adamw", clip=0.0, weight_decay=0.0))
     with pytest.raises(DivergedError, match="the first tensor with NaN or infinity is"):
         train(TrainArgs(samples, tmp_path / "run", wild))
 

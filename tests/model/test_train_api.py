@@ -20,7 +20,7 @@ from toynn.training.toml_config import read_config, to_toml
 
 SMALL: dict[str, Any] = {
     "d_model": 16, "n_heads": 2, "n_kv": 1, "d_ff": 24, "n_layers": 2, "ctx": 16, "init_scale": 1.0,
-    "batch": 2, "warmup": 2, "lr": 1e-2,
+    "batch": 2, "warmup": 2, "lr": 1e-2, "optimizer": {"kind": "adamw"},
     "evaluation": {"every": 5}, "checkpoint": {"every": 4}, "progress": False,
 }  # fmt: skip
 

@@ -73,7 +73,7 @@ def test_a_run_that_ended_before_its_first_step_is_resumed(data: Path, tmp_path:
 
 @pytest.mark.quick
 def test_training_equals_engine_steps_called_by_hand(data: Path, tmp_path: Path) -> None:
-    chosen = config(6, optimizer=OptimizerArgs(lr=1e-2, clip=0.5, weight_decay=0.2))
+    chosen = config(6, optimizer=OptimizerArgs(lr=1e-2, kind="adamw", clip=0.5, weight_decay=0.2))
     train(TrainArgs(data, tmp_path / "run", chosen))
     split = PackedTokens.open(data, "train")
     windows = WindowBatcher(split.tokens, 16, 0)
@@ -503,7 +503,7 @@ def test_a_nan_gradient_names_its_weight_and_changes_no_weight(data: Path, tmp_p
 
 
 def test_a_learning_rate_that_makes_weights_infinite_is_an_error(data: Path, tmp_path: Path) -> None:
-    chosen = config(30, optimizer=OptimizerArgs(lr=3e38, clip=0), schedule=ScheduleArgs(warmup=0))
+    chosen = config(30, optimizer=OptimizerArgs(lr=3e38, kind="adamw", clip=0), schedule=ScheduleArgs(warmup=0))
     with pytest.raises(DivergedError, match="the first tensor with NaN or infinity is"):
         train(TrainArgs(data, tmp_path / "run", chosen))
     assert np.isfinite(load_checkpoint(tmp_path / "run").model.weights["token_embd.weight"]).all()

@@ -9,7 +9,13 @@ from pathlib import Path
 TOYNN = [sys.executable, "-c", "from toynn.cli.start import main; main()"]
 
 SIZES = {"d_model": 16, "n_heads": 2, "n_kv": 1, "d_ff": 24, "n_layers": 2, "ctx": 16}
-KEYS = {"train.batch": 2, "schedule.warmup": 2, "checkpoint.every": 1, **{f"model.{k}": v for k, v in SIZES.items()}}
+KEYS = {
+    "train.batch": 2,
+    "optimizer.kind": "adamw",
+    "schedule.warmup": 2,
+    "checkpoint.every": 1,
+    **{f"model.{k}": v for k, v in SIZES.items()},
+}
 # Arguments of `toynn train` for a model so small that a step takes milliseconds.
 SMALL = [word for key, value in KEYS.items() for word in ("--set", f"{key}={value}")]
 

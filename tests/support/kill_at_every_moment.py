@@ -30,7 +30,7 @@ CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "shu
 CONFIG = config(
     6,
     # the learning rate is so high that the evaluation loss rises again after step 4
-    optimizer=OptimizerArgs(lr=0.5, clip=0.0),
+    optimizer=OptimizerArgs(lr=0.5, kind="adamw", clip=0.0),
     schedule=ScheduleArgs(kind="constant", warmup=0),
     evaluation=EvaluationArgs(every=2),
     checkpoint=CheckpointArgs(every=2, keep_last=1),

@@ -51,7 +51,7 @@ def config(steps: int = 12, **sections: Any) -> TrainConfig:
     plain = TrainConfig(
         MODEL,
         StepArgs(steps=steps, batch=2),
-        OptimizerArgs(lr=1e-2),
+        OptimizerArgs(lr=1e-2, kind="adamw"),
         ScheduleArgs(warmup=min(2, steps - 1)),
         EvaluationArgs(every=5),
         CheckpointArgs(every=4),

@@ -21,7 +21,7 @@ from toynn.planning.choice import Option, chosen, options_of
 from toynn.planning.law import ScalingLaw, Text, effective_bytes
 from toynn.planning.recipe import FEWEST_STEPS, PROBE, PROBE_STEPS, SIZES, TOKENS_OF_STEP, Size, settings_of
 from toynn.planning.speed import Speed, config_of
-from toynn.training import TrainConfig
+from toynn.training import OptimizerArgs, ScheduleArgs, TrainConfig
 
 pytestmark = pytest.mark.quick
 
@@ -216,6 +216,21 @@ def test_the_best_number_of_steps_is_smaller_if_more_steps_raise_the_loss() -> N
     best, _ = chosen([option], seconds, law, story(1e9))
     assert best is not None
     assert (best.steps, best.is_limited_by_time) == (found[-1], False)
+
+
+@pytest.mark.parametrize(("size", "lr"), [(SIZES[0], 0.0133), (SIZES[3], 0.01), (SIZES[-1], 1.28 / 768)])
+def test_models_of_a_plan_have_the_settings_of_the_runs_of_the_scaling_law(size: Size, lr: float) -> None:
+    """If a default changes, the scaling law must be fitted to new runs."""
+    config = config_of(size, 1000)
+    assert config.optimizer == OptimizerArgs(
+        lr=lr, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0, kind="muon", muon_lr=0.02,
+        muon_momentum=0.95, muon_weight_decay=0.01, moments="f32", ema=0.0,
+    )  # fmt: skip
+    assert config.schedule == ScheduleArgs("wsd", warmup=20, decay=200, min_ratio=0.0)
+    assert config.model is not None
+    assert (config.model.init_scale, config.model.ctx, config.train.batch) == (0.12, 256, 4)
+    with_adamw = config_of(size, 1000, ("optimizer.kind=adamw",))
+    assert with_adamw.optimizer.lr == pytest.approx(min(0.4 / size.d_model, 0.01))
 
 
 def test_effective_bytes_grow_more_slowly_with_each_pass() -> None:

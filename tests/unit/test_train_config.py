@@ -149,6 +149,7 @@ def row(key: Key) -> str:
         "train.epochs": "none",
         "model.init_scale": "0.12",
         "optimizer.lr": "by width and start",
+        "optimizer.kind": "by start",
         "adapter.init_seed": "train.seed",
         "data.document_attention": "true for samples, false for plain text",
     }

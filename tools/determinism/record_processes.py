@@ -45,7 +45,7 @@ COMMON = [
     "checkpoint.every=0",
 ]
 RUNS = {
-    "adamw": [],  # the embedding is also the output matrix, so its gradient has two parts
+    "adamw": ["optimizer.kind=adamw"],  # the embedding is also the output matrix, so its gradient has two parts
     "muon": ["optimizer.kind=muon", "model.untied=true", "model.qkv_bias=true"],
 }
 

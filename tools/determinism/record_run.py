@@ -30,6 +30,7 @@ COMMON = [
     "model.n_heads=2",
     "model.n_kv=1",
     "model.init_scale=1.0",
+    "optimizer.kind=adamw",
     "optimizer.lr=0.003",
     "train.batch=1",
     "evaluation.every=3",

@@ -29,7 +29,7 @@ OF_PAIRS = dataclasses.replace(
     CONFIG,
     model=None,
     train=StepArgs(steps=6, batch=2, objective="dpo"),
-    optimizer=OptimizerArgs(lr=1e-3),
+    optimizer=OptimizerArgs(lr=1e-3, kind="adamw"),
 )
 BACK_STEP = 2  # the best evaluation up to this step is not the best evaluation of the whole run
 

@@ -17,7 +17,7 @@ from toynn.storage.regular_files import path_of
 
 with naming_the_extra():
     from toynn.training.config import TrainConfig
-    from toynn.training.lr_range import HIGHEST, LOWEST, STEPS, RangeTest, range_test
+    from toynn.training.lr_range import HIGHEST, LOWEST, STEPS, RangeTest, Report, range_test
     from toynn.training.train_args import TrainArgs
 
 
@@ -54,7 +54,9 @@ def lr_find(
         config = path_of("config", config)
     place = None if base is None else path_of("base", base)
     start, overrides = initial_checkpoint(init), overrides_of(settings)
-    return tested_range(path_of("data", data), config, overrides, start, place, n_threads, (lowest, highest, steps))
+    return tested_range(
+        path_of("data", data), config, overrides, start, place, n_threads, (lowest, highest, steps), None
+    )
 
 
 def tested_range(
@@ -65,15 +67,19 @@ def tested_range(
     base: Path | None,
     n_threads: int | None,
     test: tuple[float, float, int],
+    report: Report | None,
 ) -> RangeTest:
-    """Return the range test of a run. overrides: as for `config_of`. test: lowest and highest rate, number of steps."""
+    """Return the range test of a run.
+
+    overrides: as for `config_of`. test: lowest and highest rate, number of steps. report: as for `range_test`.
+    """
     opened = None if base is None or init is not None else open_base(base)
     settings = config_of(config, overrides, init=init if opened is None else described_base(opened))
     with tempfile.TemporaryDirectory() as empty:
         args = TrainArgs(data, Path(empty) / "run", settings, init, n_threads=n_threads, base=opened or base)
         args = with_open_base(args)
         try:
-            return range_test(args, *test)
+            return range_test(args, *test, report)
         finally:
             if isinstance(args.base, OpenBase):
                 args.base.close()

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from toynn.api.find_learning_rate import tested_range
 from toynn.api.load_model import read_model
 from toynn.cli.given_path import GivenPath
-from toynn.training.lr_range import HIGHEST, LOWEST, STEPS, RangeTest
+from toynn.training.lr_range import HIGHEST, LOWEST, STEPS, RangeProgress, RangeTest, Report
 
 _ROWS = 20  # approximate number of rows of the table
+_PRINTED = 10  # approximate number of lines of each part of the progress
 
 
 @click.command()
@@ -51,14 +56,50 @@ def command(
 
     The command trains the model for a few steps, each with a higher learning
     rate. It prints the loss at each rate, and suggests a quarter of the rate
-    at which the loss has fallen most. It writes no files.
+    at which the loss has fallen most. It writes no files. The progress is shown
+    on stderr.
     """
     start = None if init is None else read_model(init)
-    found = tested_range(data, config, overrides, start, base, threads, (lowest, highest, steps))
+    with _shown_progress() as report:
+        found = tested_range(data, config, overrides, start, base, threads, (lowest, highest, steps), report)
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(found)))
     else:
         _print(found)
+
+
+@contextlib.contextmanager
+def _shown_progress() -> Iterator[Report]:
+    """Show the progress of a range test on stderr: a bar in a terminal, otherwise lines."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _print_progress
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn())
+    with Progress(*columns, TextColumn("{task.fields[figures]}"), console=console, transient=True) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def show(one: RangeProgress) -> None:
+            part = _part(one)
+            if part not in tasks:
+                tasks[part] = bar.add_task(part, total=one.steps, figures="")
+            bar.update(tasks[part], completed=one.step, figures=_figures(one))
+
+        yield show
+
+
+def _print_progress(one: RangeProgress) -> None:
+    """Print the progress after each tenth of the steps."""
+    if one.step % max(1, -(-one.steps // _PRINTED)) == 0 or one.step == one.steps:
+        click.echo(f"{_part(one)} {one.step}/{one.steps}: {_figures(one)}", err=True)
+
+
+def _part(one: RangeProgress) -> str:
+    return "initial loss" if one.learning_rate is None else "step"
+
+
+def _figures(one: RangeProgress) -> str:
+    return f"loss {one.loss:.4f}" + ("" if one.learning_rate is None else f", lr {one.learning_rate:.2e}")
 
 
 def _print(found: RangeTest) -> None:

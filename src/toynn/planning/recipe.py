@@ -1,7 +1,7 @@
 """The shapes that a plan chooses from, and the settings with which all of them are trained.
 
-The scaling law (`toynn.planning.law`) was fitted on runs with these settings. If a setting changes here, the runs of
-`make scaling-law` must be repeated.
+The scaling law (`toynn.planning.law`) was fitted on runs with these settings, and with the defaults of
+`toynn.training.defaults` for all other keys. If a setting changes, the runs of `make scaling-law` must be repeated.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ EVALUATED = 128  # number of windows that the probe, and each run of the scaling
 _HEAD, _WIDE_HEAD = 32, 64  # size of an attention head in models narrower than _WIDE, and in other models
 _WIDE = 320
 _D_FF_STEP = 32  # d_ff is a multiple of this number
-_LR_TIMES_WIDTH, _HIGHEST_LR = 1.28, 0.0133
 
 
 class Size(NamedTuple):
@@ -72,7 +71,8 @@ def decay_of(steps: int) -> int:
 def settings_of(size: Size, steps: int) -> dict[str, Any]:
     """Return the settings of a run as keys of a configuration, for `toynn.train`.
 
-    The result contains no settings of evaluations and checkpoints, because these do not change the trained weights.
+    The result contains neither keys that have their default value, nor settings of evaluations and checkpoints, which
+    do not change the trained weights.
     """
     return {
         "model.d_model": size.d_model,
@@ -81,18 +81,8 @@ def settings_of(size: Size, steps: int) -> dict[str, Any]:
         "model.n_kv": size.n_heads,
         "model.d_ff": size.d_ff,
         "model.ctx": CONTEXT,
-        "model.init_scale": 0.12,
         "train.steps": steps,
         "train.batch": BATCH,
-        "optimizer.kind": "muon",
-        "optimizer.lr": min(_LR_TIMES_WIDTH / size.d_model, _HIGHEST_LR),
-        "optimizer.muon_lr": 0.02,
-        "optimizer.muon_momentum": 0.95,
-        "optimizer.muon_weight_decay": 0.01,
-        "optimizer.weight_decay": 0.1,
-        "optimizer.beta1": 0.9,
-        "optimizer.beta2": 0.95,
-        "optimizer.clip": 1.0,
         "schedule.kind": "wsd",
         "schedule.warmup": warmup_of(steps),
         "schedule.decay": decay_of(steps),

@@ -13,7 +13,7 @@ from toynn.llm.options import PRECISIONS
 from toynn.llm.preference import Preference
 from toynn.training.adapter_config import AdapterArgs
 from toynn.training.data_config import PACKED, DataArgs
-from toynn.training.defaults import INIT_SCALE, learning_rate_of_start
+from toynn.training.defaults import INIT_SCALE, MUON, learning_rate_of_start, optimizer_of_start
 from toynn.training.model_config import ModelArgs
 from toynn.training.optimizer_config import OptimizerArgs, ScheduleArgs
 from toynn.training.preference_config import DPO, OBJECTIVES, PreferenceArgs
@@ -249,7 +249,9 @@ class TrainConfig:
         shape = self.model or model or ModelArgs()
         if shape.init_scale is None:
             shape = replace(shape, init_scale=INIT_SCALE)
-        optimizer = replace(self.optimizer, lr=self._lr(shape.d_model, existing=model is not None))
+        existing = model is not None
+        kind, lr = self._optimizer_kind(existing=existing), self._lr(shape.d_model, existing=existing)
+        optimizer = replace(self.optimizer, kind=kind, lr=lr)
         schedule, adapter = self.schedule, self.adapter
         if adapter.init_seed is None:
             adapter = replace(adapter, init_seed=self.train.seed)
@@ -266,8 +268,20 @@ class TrainConfig:
         if self.optimizer.lr is not None:
             return self.optimizer.lr
         return learning_rate_of_start(
-            d_model, existing=existing, adapter=self.adapter.rank > 0, preference=self.train.objective == DPO
+            d_model,
+            existing=existing,
+            adapter=self.adapter.rank > 0,
+            preference=self.train.objective == DPO,
+            muon=self._optimizer_kind(existing=existing) == MUON,
         )
+
+    @property
+    def optimizer_kind(self) -> str:
+        """The optimizer of the matrices in the layers: optimizer.kind, or its default for random initial weights."""
+        return self._optimizer_kind(existing=False)
+
+    def _optimizer_kind(self, *, existing: bool) -> str:
+        return self.optimizer.kind or optimizer_of_start(existing=existing, adapter=self.adapter.rank > 0)
 
     @property
     def preference(self) -> Preference | None:

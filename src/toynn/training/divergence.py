@@ -13,6 +13,7 @@ from toynn.errors import TinyNNError
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.llm.preference import Preference
 from toynn.training.config import TrainConfig
+from toynn.training.defaults import MUON
 from toynn.training.optimizer import StepValues
 
 
@@ -38,6 +39,8 @@ def _advice(config: TrainConfig) -> str:
     """Return the changes of settings that may prevent a divergence, with the current values."""
     optimizer, steps = config.optimizer, config.train.steps
     changes = [f"a lower optimizer.lr (now {config.lr:g})"]
+    if config.optimizer_kind == MUON:
+        changes.append(f"a lower optimizer.muon_lr (now {optimizer.muon_lr:g})")
     warmup = config.schedule.warmup_of(steps)
     if warmup < steps // 2:
         changes.append(f"a longer schedule.warmup (now {warmup})")

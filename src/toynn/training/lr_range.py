@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from toynn.llm.labels import IGNORED
 from toynn.storage.checkpoint import RunReader
 from toynn.training.config import TrainConfig
 from toynn.training.data_config import windows_of
+from toynn.training.defaults import MUON
 from toynn.training.divergence import DivergedError
 from toynn.training.memory_need import naming_the_batch
 from toynn.training.optimizer import Optimizer
@@ -57,6 +60,23 @@ class RangeTest:
     muon_lr: float | None
 
 
+@dataclass(frozen=True)
+class RangeProgress:
+    """The progress of a range test, which first computes the losses of the initial weights, and then trains.
+
+    step: number of steps whose loss was computed so far. steps: largest number of steps.
+    loss: the loss of the last of these steps. learning_rate: of this step; None for a loss of the initial weights.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    learning_rate: float | None
+
+
+Report: TypeAlias = Callable[[RangeProgress], None]
+
+
 class _RisingOptimizer(Optimizer):
     """The optimizer of a run, with a learning rate that rises exponentially from `lowest` to `highest`."""
 
@@ -69,17 +89,24 @@ class _RisingOptimizer(Optimizer):
         return lr / self._config.lr * self._lowest * math.exp(self._growth * (step - 1))
 
 
-def range_test(args: TrainArgs, lowest: float = LOWEST, highest: float = HIGHEST, steps: int = STEPS) -> RangeTest:
+def range_test(
+    args: TrainArgs,
+    lowest: float = LOWEST,
+    highest: float = HIGHEST,
+    steps: int = STEPS,
+    report: Report | None = None,
+) -> RangeTest:
     """Train with a learning rate that rises from `lowest` to `highest`, and suggest a value for optimizer.lr.
 
     The test ends early if the loss rises clearly. Nothing is written. The result depends only on
     the data, the initial weights, the configuration and the range. train.steps and [schedule] have no effect.
 
-    args.out: a path that does not exist.
+    args.out: a path that does not exist. report: a function that is called after each computed loss.
 
     Raises TinyNNValueError if the range is empty or the loss did not fall; ConfigurationError for preference pairs and
     for optimizer.lr = 0; or the errors of `toynn.training.train`.
     """
+    tell = report or (lambda _: None)
     lowest = positive(spelled("lowest", "--lowest"), lowest)
     highest = positive(spelled("highest", "--highest"), highest)
     steps = integer("steps", steps, 10)
@@ -105,9 +132,12 @@ def range_test(args: TrainArgs, lowest: float = LOWEST, highest: float = HIGHEST
     with LlamaSeqEngine() as engine:
         taker = TrainingSteps(engine, windows, config, lambda: False, _RisingOptimizer(config, lowest, highest, steps))
         _realize(engine, taker, start, args.n_threads, windows.longest)
-        before = [_loss_of_step(engine, windows, config, step) for step in range(1, steps + 1)]
+        before: list[float] = []
+        for step in range(1, steps + 1):
+            before.append(_loss_of_step(engine, windows, config, step))
+            tell(RangeProgress(step, steps, before[-1], None))
         taker.graph_dropped()
-        return _rising(taker, config, before)
+        return _rising(taker, config, before, tell)
 
 
 def _realize(engine: LlamaSeqEngine, taker: TrainingSteps, start: Start, n_threads: int | None, longest: int) -> None:
@@ -136,7 +166,7 @@ def _loss_of_step(engine: LlamaSeqEngine, windows: Windows, config: TrainConfig,
     return nats / max(counted, 1)
 
 
-def _rising(taker: TrainingSteps, config: TrainConfig, before: list[float]) -> RangeTest:
+def _rising(taker: TrainingSteps, config: TrainConfig, before: list[float], tell: Report) -> RangeTest:
     """Take the steps of the test until the loss rises. before: the loss of the initial weights on the tokens of each
     step.
     """
@@ -154,6 +184,7 @@ def _rising(taker: TrainingSteps, config: TrainConfig, before: list[float]) -> R
             raise AssertionError("bug in toynn: a step without interruptions was interrupted; please report it")
         rates.append(result.learning_rate)
         losses.append(result.loss)
+        tell(RangeProgress(step, len(before), result.loss, result.learning_rate))
         total = _SMOOTHING * total + (1 - _SMOOTHING) * (result.loss - untrained)
         changes.append(total / (1 - _SMOOTHING**step))  # the divisor removes the bias of the first means towards 0
         if changes[-1] - min(changes) > _RISEN * before[0]:
@@ -170,7 +201,7 @@ def _rising(taker: TrainingSteps, config: TrainConfig, before: list[float]) -> R
             f"{rates[-1]:.2g}; use a smaller value of {spelled('lowest', '--lowest')}, or more steps"
         )
     lr = _rounded(rates[best] / _BELOW_LOWEST_LOSS)
-    muon = config.optimizer.kind == "muon"
+    muon = config.optimizer_kind == MUON
     muon_lr = _rounded(config.optimizer.muon_lr * lr / config.lr) if muon else None
     return RangeTest(tuple(rates), tuple(losses), tuple(changes), diverged, lr, muon_lr)
 

@@ -19,6 +19,7 @@ from toynn.arguments import FloatArray
 from toynn.llm.adamw import AdamW
 from toynn.llm.muon import Muon
 from toynn.training.config import TrainConfig
+from toynn.training.defaults import MUON
 from toynn.training.schedule import learning_rate
 
 DECAY_VECTORS = False
@@ -68,6 +69,6 @@ class Optimizer:
         self._muon.lr = self._scheduled(settings.muon_lr, step)
         return StepValues(
             self._adamw.hp(step),
-            self._muon.hp() if settings.kind == "muon" else None,
+            self._muon.hp() if self._config.optimizer_kind == MUON else None,
             step if settings.moments == "bf16" else None,
         )

@@ -21,13 +21,15 @@ class OptimizerArgs:
     """AdamW with bias correction and decoupled weight decay, or Muon. See also `toynn.training.optimizer`.
 
     kind: "adamw"; "muon": the matrices of the layers are updated by Muon, and all other weights by AdamW. The schedule
-    multiplies lr and muon_lr by the same factor.
+    multiplies lr and muon_lr by the same factor. None: the default, which depends on the start of the run.
     """
 
     lr: float | None = documented(
         None,
-        "highest learning rate of the schedule. Default: 0.4 / model.d_model, at most 0.01; a tenth of this if all "
-        "weights of an existing model are trained; for dpo 3e-5, for dpo with an adapter 1e-5",
+        "highest learning rate of the schedule, with muon only for the weights that AdamW updates. Default: "
+        "1.28 / model.d_model, at most 0.0133, with muon; 0.4 / model.d_model, at most 0.01, with adamw or for an "
+        "adapter; 0.04 / model.d_model, at most 0.001, if all weights of an existing model are trained; for dpo 3e-5, "
+        "for dpo with an adapter 1e-5",
     )
     beta1: float = documented(0.9, "decay rate of the running mean of the gradients")
     beta2: float = documented(0.95, "decay rate of the running mean of the squared gradients")
@@ -36,7 +38,11 @@ class OptimizerArgs:
     clip: float = documented(
         1.0, "limit of the global gradient norm; larger gradients are scaled down to this limit; 0: no limit"
     )
-    kind: str = documented("adamw", "optimizer of the matrices in the layers: adamw or muon")
+    kind: str | None = documented(
+        None,
+        "optimizer of the matrices in the layers: muon or adamw. Default: muon for random initial weights, adamw for "
+        "existing models and adapters",
+    )
     muon_lr: float = documented(0.02, "muon: highest learning rate of the matrices in the layers")
     muon_momentum: float = documented(0.95, "muon: decay rate of the running mean of the gradients")
     muon_weight_decay: float = documented(0.01, "muon: weight decay of the matrices in the layers")
@@ -51,7 +57,8 @@ class OptimizerArgs:
     def __post_init__(self) -> None:
         if self.lr is not None:
             object.__setattr__(self, "lr", not_negative("optimizer.lr", self.lr))
-        one_of("optimizer.kind", self.kind, OPTIMIZERS)
+        if self.kind is not None:
+            one_of("optimizer.kind", self.kind, OPTIMIZERS)
         one_of("optimizer.moments", self.moments, MOMENT_TYPES)
         for name in ("weight_decay", "clip", "muon_lr", "muon_weight_decay"):
             object.__setattr__(self, name, not_negative(f"optimizer.{name}", getattr(self, name)))

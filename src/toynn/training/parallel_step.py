@@ -82,7 +82,7 @@ class ParallelSteps(StepsOnWindows):
         """Return the buckets, and this process's shard of each bucket. order: the names of all trained weights."""
         engine, rank, n = self._engine, self._processes.rank, self._processes.n
         described = {one.name: one for one in engine.trained_weights()}
-        weights, kind = [described[name] for name in order], self._config.optimizer.kind
+        weights, kind = [described[name] for name in order], self._config.optimizer_kind
         bf16 = self._config.optimizer.moments == "bf16"  # the type of the moments of matrices
         shapes = {one.name: one.size for one in weights if one.moments(kind) == ShardedMuon.ends}
         decays = {one.name: one.decays for one in weights if one.name not in shapes}

@@ -20,9 +20,10 @@ from toynn.training.adapter_start import base_to_resume, checkpoint_on_base, con
 from toynn.training.config import DEFAULT_STEPS, TrainConfig
 from toynn.training.data_config import windows_of
 from toynn.training.data_identity import data_identity
+from toynn.training.defaults import ADAMW
 from toynn.training.model_config import ModelArgs
 from toynn.training.optimizer import Optimizer
-from toynn.training.optimizer_config import CHANGEABLE
+from toynn.training.optimizer_config import CHANGEABLE, OptimizerArgs
 from toynn.training.pairs_start import check_length, for_data, refuse_random_weights
 from toynn.training.special_tokens import special_tokens, with_added_tokens
 from toynn.training.toml_config import differences, from_toml
@@ -121,12 +122,22 @@ def find_start(args: TrainArgs, run: RunReader, data: DataFolder) -> Start:
     if init is None:
         refuse_random_weights(config)
         shape = (config.model or ModelArgs()).shape(data.meta.vocab_size)
-        notes = special_tokens(None, False, data).notes
+        notes = (*special_tokens(None, False, data).notes, *_notes_on_learning_rate(config))
         start = Start(_complete(config, shape, args, data).explicit(), shape, 0, None, None, notes)
     else:
         start = _initialized(args, config, init, data)
     trained_names(start)
     return start
+
+
+def _notes_on_learning_rate(config: TrainConfig) -> tuple[str, ...]:
+    """Return a note if the user of a new model set a learning rate, but did not choose between AdamW and Muon."""
+    given = config.optimizer
+    if given.lr is None or given.kind is not None or given.muon_lr != OptimizerArgs().muon_lr:
+        return ()
+    note = f"optimizer.lr = {given.lr:g} does not apply to the matrices of the layers"
+    muon = f"Muon, the default optimizer of a new model, uses optimizer.muon_lr = {given.muon_lr:g} for these matrices"
+    return (f'{note}: {muon}; to train all weights with AdamW, set optimizer.kind to "adamw"',)
 
 
 def trained_names(start: Start) -> frozenset[str] | None:
@@ -234,8 +245,10 @@ def own_config(checkpoint: Checkpoint, overrides: Iterable[str] = ()) -> TrainCo
     """
     training = _training(checkpoint)
     own = from_toml(training.progress.config, config_source(checkpoint.path), overrides)
-    # Older versions of toynn had no section [data].
-    return dataclasses.replace(own.explicit(shape_of(checkpoint)), data=own.data.explicit(False))
+    # Older versions of toynn had no section [data], and AdamW was their only optimizer.
+    optimizer = dataclasses.replace(own.optimizer, kind=own.optimizer.kind or ADAMW)
+    own = dataclasses.replace(own, optimizer=optimizer, data=own.data.explicit(False))
+    return own.explicit(shape_of(checkpoint))
 
 
 def _training(checkpoint: Checkpoint) -> TrainingState:
@@ -309,8 +322,13 @@ def _resumed_config(args: TrainArgs, own: TrainConfig, held: Checkpoint, epoch: 
     """
     shape = own.model or shape_of(held)
     config = own if args.config is None else args.config.with_steps(epoch)
-    if config.optimizer.lr is None:
-        config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, lr=own.optimizer.lr))
+    lr, kind = config.optimizer.lr, config.optimizer.kind
+    optimizer = dataclasses.replace(
+        config.optimizer,
+        lr=own.optimizer.lr if lr is None else lr,
+        kind=own.optimizer.kind if kind is None else kind,
+    )
+    config = dataclasses.replace(config, optimizer=optimizer)
     if config.model is not None and config.model.init_scale is None:
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, init_scale=shape.init_scale))
     if config.train.seconds and not config.schedule.falls:  # the run keeps the falls that it has already decided

@@ -27,7 +27,7 @@ def declare_model(
         init_scale=(start.config.model and start.config.model.init_scale) or INIT_SCALE,
         n_threads=n_threads,
         layout="fused",
-        optimizer=start.config.optimizer.kind if updates else NO_OPTIMIZER,
+        optimizer=start.config.optimizer_kind if updates else NO_OPTIMIZER,
         precision=start.config.train.precision,
         z_loss=start.config.train.z_loss,
         moments=start.config.optimizer.moments,
@@ -57,7 +57,7 @@ def realize(engine: LlamaSeqEngine, start: Start, n_threads: int | None, batch: 
     if start.state is not None and start.step:
         trained = engine.trained_weights()
         ends = (UNAVERAGED,) if start.config.optimizer.ema > 0 else ()
-        names = {one.name + end for one in trained for end in (*one.moments(start.config.optimizer.kind), *ends)}
+        names = {one.name + end for one in trained for end in (*one.moments(start.config.optimizer_kind), *ends)}
         if (wrong := names.symmetric_difference(start.state.moments)) and start.checkpoint is not None:
             raise FileFormatError(
                 f"{start.checkpoint.path} is damaged: its moments must be those of the trained weights, but "
