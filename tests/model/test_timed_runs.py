@@ -12,11 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
 import toynn
 from small_runs import config, make_data
 from toynn.api.plain_progress import PlainProgress
+from toynn.cli.info_command import command as info_command
 from toynn.errors import ConfigurationError
 from toynn.serve.watch_data import watch_data
 from toynn.storage.checkpoint.names import CONFIG, LOG
@@ -25,6 +27,7 @@ from toynn.training import (
     EvaluationArgs,
     Event,
     Rescheduled,
+    Saved,
     ScheduleArgs,
     Started,
     StepArgs,
@@ -125,6 +128,45 @@ def test_views_show_the_last_step_that_was_decided(
     with ProgressView(console) as view:
         view(Rescheduled(24, 30, ("24-31", "26-30"), 1.0))
     assert "step 24: the speed has changed, the last step is 30" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_no_view_shows_the_estimate_after_a_run_has_taken_more_steps(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    Clock(monkeypatch, lambda _: 0.1)
+    looked: list[int] = []
+
+    def look(event: Event) -> None:
+        if isinstance(event, Saved) and event.step == 20:
+            assert CliRunner().invoke(info_command, [str(run)]).output.count("seconds planned") == 1
+            looked.append(event.step)
+
+    ended = toynn.train(TrainArgs(data, run, timed(3.05, steps=10)), [PlainProgress(1), look])
+    events = read_log(run)
+    shown = capsys.readouterr().err
+    assert ended.step == 30
+    assert "step 10/10: " in shown
+    assert "step 11: loss" in shown
+    assert "step 24: loss" in shown
+    assert "step 25/30: " in shown
+    before = events[: next(i for i, event in enumerate(events) if event["event"] == "rescheduled")]
+    assert planned_steps(before) is None
+    figures = watch_data(before)["figures"]
+    assert (figures["step"], figures["steps"], figures["seconds_left"]) == (24, None, None)
+    info = CliRunner().invoke(info_command, [str(run), "--json"])
+    assert json.loads(info.output)["steps planned"] == 30
+    assert looked == [20]
+
+
+def test_the_bar_has_no_total_after_more_steps_than_estimated() -> None:
+    console = Console(file=io.StringIO(), width=80, force_terminal=True)
+    with ProgressView(console) as view:
+        view(Started(Path("run"), Path("data"), 0, 10, 1, 1, 1, 1, None, None, ""))
+        view(Stepped(11, 1.0, 0.1, 1.0, 11, 0.1, 10.0))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "11/?" in shown
+    assert "11/10" not in shown
 
 
 # The run stops before the fall, during the fall, or after more steps than estimated.

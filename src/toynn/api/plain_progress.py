@@ -41,8 +41,9 @@ class PlainProgress:
             self._reference(event)
         elif isinstance(event, Stepped):
             if event.step % self._every == 0 or event.step in (self._first, self._steps):
+                of = f"/{self._steps}" if event.step <= self._steps else ""  # a timed run can take more steps
                 _print(
-                    f"step {event.step}/{self._steps}: loss {event.loss:.4f}, lr {event.learning_rate:.2e}, "
+                    f"step {event.step}{of}: loss {event.loss:.4f}, lr {event.learning_rate:.2e}, "
                     f"epoch {event.epoch:.2f}, {event.tokens_per_second:.0f} tokens/s"
                 )
         elif isinstance(event, Evaluated):

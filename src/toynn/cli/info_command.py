@@ -91,7 +91,7 @@ def _model(path: Path, damage: list[str]) -> dict[str, Any]:
     info: dict[str, Any] = {
         foreign or "checkpoint": str(checkpoint.path),
         **({} if foreign else {"step": checkpoint.step}),
-        **({} if state is None else {"steps planned": _planned(state.progress.config, checkpoint.path)}),
+        **({} if state is None else _planned(state.progress.config, checkpoint.path)),
         "parameters": sum(math.prod(size) for size in weight_shapes(model.shape).values()),
         **_of_adapter(model),
         "model": {**shape, "rope_scaling": scaling["kind"]},
@@ -125,8 +125,12 @@ def _of_adapter(model: AnyModel) -> dict[str, Any]:
     return {"adapter": described, **place}
 
 
-def _planned(config: str, path: Path) -> int:
-    return from_toml(config, config_source(path)).train.steps
+def _planned(config: str, path: Path) -> dict[str, int | float]:
+    """Return the planned length of a run: its steps, or its seconds if the number of steps is not decided yet."""
+    own = from_toml(config, config_source(path))
+    if own.train.seconds and not own.schedule.falls:
+        return {"seconds planned": own.train.seconds}
+    return {"steps planned": own.train.steps}
 
 
 def _how_it_ended(path: Path) -> str:

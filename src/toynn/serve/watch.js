@@ -86,7 +86,7 @@ function stateOf(figures) {
 function showFigures(figures) {
   const rows = [
     ["State", stateOf(figures)],
-    ["Step", `${number(figures.step, 0)} of ${number(figures.steps, 0)}`],
+    ["Step", figures.steps === null ? number(figures.step, 0) : `${number(figures.step, 0)} of ${number(figures.steps, 0)}`],
     ["Time left", duration(figures.seconds_left)],
     ["Epoch", number(figures.epoch, 2)],
     ["Tokens read", number(figures.tokens, 0)],
@@ -105,7 +105,7 @@ function showFigures(figures) {
     row.append(element("dt", name), element("dd", value));
     return row;
   }));
-  byId("bar").max = figures.steps || 1;
+  byId("bar").max = figures.steps || figures.step || 1;
   byId("bar").value = figures.step;
   byId("config").textContent = figures.config || "";
 }

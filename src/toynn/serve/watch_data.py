@@ -79,8 +79,11 @@ def _seconds_left(events: Sequence[Event], started: Event | None, step: int) -> 
     steps = [event for event in events[since:] if event["event"] == "stepped"][-_RECENT:]
     if len(steps) < 2:
         return None
+    planned = planned_steps(events)
+    if planned is None:
+        return None
     seconds = (_time(steps[-1]) - _time(steps[0])).total_seconds() / (len(steps) - 1)
-    return max(seconds, 0.0) * max((planned_steps(events) or 0) - step, 0)
+    return max(seconds, 0.0) * max(planned - step, 0)
 
 
 def _time(event: Event) -> dt.datetime:

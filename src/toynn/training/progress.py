@@ -51,6 +51,7 @@ class ProgressView:
             TimeRemainingColumn(compact=True),
             console=console,
         )
+        self._steps = 0
         self._task: TaskID | None = None
         self._of_reference: TaskID | None = None
         self._diagnosis = Diagnosis()
@@ -73,6 +74,7 @@ class ProgressView:
             if event.sources:
                 self._line(f"step {event.step}: validation by source: {losses_by_source(event)}")
         elif isinstance(event, Rescheduled):
+            self._steps = event.steps
             if self._task is not None:
                 self._bar.update(self._task, total=event.steps)
             self._line(new_end_in_words(event))
@@ -88,6 +90,7 @@ class ProgressView:
             self._line(f"resumed after step {event.step}")
         for note in event.notes:
             self._line(f"note: {note}")
+        self._steps = event.steps
         self._task = self._bar.add_task("training", total=event.steps, completed=event.step, figures="")
 
     def _reference(self, event: ReferenceProgress) -> None:
@@ -99,6 +102,8 @@ class ProgressView:
         if self._task is not None:
             figures = f"epoch {event.epoch:.2f} loss {event.loss:.3f} {event.tokens_per_second:.0f} tok/s"
             self._bar.update(self._task, completed=event.step, figures=figures)
+            if event.step > self._steps:  # a timed run can take more steps than estimated
+                self._bar.tasks[self._task].total = None
 
     def _line(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=False)

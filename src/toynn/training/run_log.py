@@ -158,9 +158,14 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def planned_steps(events: Sequence[Mapping[str, Any]]) -> int | None:
-    """Return the number of steps of the whole run, from its events in order. None if the run has not started."""
+    """Return the number of steps of the whole run, from its events in order.
+
+    None if the run has not started, or if a run with train.seconds has taken more steps than estimated.
+    """
     kinds = ("started", "rescheduled")
-    return next((int(event["steps"]) for event in reversed(events) if event["event"] in kinds), None)
+    steps = next((int(event["steps"]) for event in reversed(events) if event["event"] in kinds), None)
+    taken = next((int(event["step"]) for event in reversed(events) if event["event"] == "stepped"), 0)
+    return None if steps is None or taken > steps else steps
 
 
 def _last_step(events: list[dict[str, Any]]) -> int:
