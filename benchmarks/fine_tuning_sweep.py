@@ -46,11 +46,11 @@ class Result:
 
 
 def base_of(size: str, work: Path) -> Path:
-    """Return the run that has learned the stories with the settings `CENTER`. Train the run if it does not exist."""
+    """Return the run that has learned the stories by the row "adamw" of the sweep. Train the run if needed."""
     out = work / f"base-{size}"
     if not (out / "latest").exists():
         shutil.rmtree(out, ignore_errors=True)
-        toynn.train(data_folder(STORIES, work), out, n_threads=1, progress=False, **settings_of(size, "center"))
+        toynn.train(data_folder(STORIES, work), out, n_threads=1, progress=False, **settings_of(size, "adamw"))
     return out
 
 
