@@ -17,16 +17,17 @@ from toynn.interop.gguf_header import GgufTensor, GgufValues, is_adapter, shorte
 from toynn.interop.gguf_model import GgufModel
 from toynn.interop.gguf_rope import READ as SCALING
 from toynn.interop.gguf_rope import ROPE_FREQS, read_scaling
-from toynn.interop.gguf_rows import pieces_of
 from toynn.interop.gguf_sampling import read_sampling
 from toynn.interop.gguf_tokenizer_import import read_gguf_tokenizer, special_tokens
 from toynn.interop.gguf_windows import READ as WINDOWS
 from toynn.interop.gguf_windows import read_windows, score_scalar
+from toynn.interop.rope_order import to_halves
 from toynn.interop.toy_format import (
     SCALING_KEYS,
     check_heads,
     is_toy_file,
     read_toy_scaling,
+    stored_names,
     stored_sizes,
     whole_names,
 )
@@ -40,10 +41,8 @@ from toynn.model.weights import (
     Weight,
     foreign_weights_of,
     variants_in,
-    weight_shapes,
     weights_of,
 )
-from toynn.tinynn.memory import new_arrays
 
 # Keys, without the name of the architecture, that change what llama.cpp computes, each with the only value that toynn
 # supports.
@@ -95,17 +94,15 @@ def import_gguf(path: Path) -> TrainedModel:
     with GgufModel(path) as model, naming(model.path):
         described, halves = read_description(model)
 
-        weights = new_arrays("weights", weight_shapes(described.shape))
+        def read(weight: Weight) -> npt.NDArray[np.float32]:
+            stored = read_rows(model, stored_names(weight, model.tensors))
+            interleaved = weight.rotated_heads > 0 and not halves
+            return to_halves(stored, weight.rotated_heads) if interleaved else stored
 
-        def read(weight: Weight) -> None:
-            rows, at = weights[weight.name], 0
-            for piece in pieces_of(model, weight, halves):
-                rows[at : at + len(piece)] = piece
-                at += len(piece)
-
+        listed = weights_of(described.shape)
         with ThreadPoolExecutor(nn.tnn_available_cores()) as threads:  # the calls of ggml run in parallel
-            for _ in threads.map(read, weights_of(described.shape)):
-                pass
+            values = list(threads.map(read, listed))
+        weights = {weight.name: one for weight, one in zip(listed, values, strict=True)}
         return TrainedModel(
             described.shape,
             weights,
