@@ -151,6 +151,8 @@ def measure(corpus: str, size: str, point: str, work: Path) -> Result:
         return Result(corpus, size, point, None, None, settings)
     finally:
         shutil.rmtree(out, ignore_errors=True)
+    if ended.reason != "done":
+        raise ProgramError(f"the run was {ended.reason} at step {ended.step}; start the sweep again")
     return Result(corpus, size, point, ended.best_loss, ended.loss, settings)
 
 
