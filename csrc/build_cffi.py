@@ -1,5 +1,5 @@
-"""Write the C source of the extension module, in cffi's API mode, for the declarations between the cffi marks of
-tinynn.h.
+"""Write the C source of the extension module, in cffi's API mode, for the declarations of tinynn.h between the
+comments "cffi: begin" and "cffi: end".
 
 python csrc/build_cffi.py csrc/tinynn.h build/_tinynn.c        (CMake runs it)
 """

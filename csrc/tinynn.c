@@ -1,8 +1,8 @@
 /* tinynn.c - sessions and the error path. Start reading here.
  *
- * The folders are graph/ (tensors and handles; builds, runs and differentiates graphs), ops/ (ggml's operators),
- * kernels/ (the shim's own operators, one file each), memory/, machine/ (the CPU and the system) and data/ (values of
- * tensors). */
+ * The C code in csrc/ is called the shim. Its folders are graph/ (tensors and handles; builds, runs and differentiates
+ * graphs), ops/ (ggml's operators), kernels/ (the shim's own operators, one file each), memory/, machine/ (the CPU and
+ * the system) and data/ (values of tensors). */
 #define _GNU_SOURCE
 #include "machine/bus_error.h"
 #include "machine/machine.h"

@@ -110,7 +110,7 @@ TNN_API int tnn_session_set_n_threads(tnn_session * s, int32_t n, int32_t oversu
 TNN_API int tnn_session_set_windows(tnn_session * s, int64_t n, int64_t first);
 TNN_API const char * tnn_backend_name(tnn_session * s); /* Return the name of the backend that computes: "CPU". */
 TNN_API int64_t tnn_session_n_threads(tnn_session * s); /* Return the number of threads that compute. */
-/* Return the size of the weights buffer in bytes, without caches and mapped weights; 0 before it is allocated. */
+/* Return the size of the weights buffer in bytes, without caches and mapped weights; 0 before the buffer is allocated. */
 TNN_API int64_t tnn_session_weights_nbytes(tnn_session * s);
 /* Return the size of the realized graph's compute buffer in bytes; 0 before a graph is realized. */
 TNN_API int64_t tnn_session_compute_nbytes(tnn_session * s);
@@ -398,7 +398,7 @@ TNN_API tnn_tensor tnn_ssm_scan(tnn_session * s,
     tnn_tensor    a,     /* [d_state, n_heads] (Mamba-1) or [1, n_heads] (Mamba-2) */
     tnn_tensor    b,     /* [d_state, n_groups, T, n_seqs] */
     tnn_tensor    c,     /* [d_state, n_groups, T, n_seqs] */
-    tnn_tensor    ids);  /* i32 [n_seqs], an input: for each sequence, the number of its initial state */
+    tnn_tensor    ids);  /* i32 [n_seqs], an input: for each sequence, the index of its initial state */
 /* Return the result of the gated delta rule: [d n_heads, n_seqs (T + d)], the outputs of the tokens and then the new
  * states. */
 TNN_API tnn_tensor tnn_gated_delta_net(tnn_session * s,
@@ -547,7 +547,7 @@ enum tnn_preference { TNN_PREFERENCE_SIGMOID = 0, TNN_PREFERENCE_HINGE = 1, TNN_
  * respect to the negative log-probability of each sequence. Losses are added in f64, as a tree. */
 TNN_API tnn_tensor tnn_fused_preference_loss(tnn_session * s,
     tnn_tensor    cross_entropy, /* a result of tnn_fused_cross_entropy or tnn_fused_output_loss */
-    tnn_tensor    reference,     /* an input [sequences, 2]: each log-probability as the sum of two f32 numbers */
+    tnn_tensor    reference,     /* an input [sequences, 2]: log-probabilities in the reference model, each a sum of two numbers */
     tnn_tensor    settings,      /* an input [3]: beta, label smoothing (for the sigmoid), divisor */
     int32_t       kind);         /* default 0: a value of enum tnn_preference */
 /* Return the norm of all gradients together, and the factor by which clipping multiplies each gradient: [2]. Make this
@@ -581,10 +581,11 @@ TNN_API tnn_tensor tnn_fused_muon(tnn_session * s,
 
 /* ---- flags ---- Set the role and the name of a tensor. */
 /* Make an f32 input or weight a parameter, which gets a gradient.
- * TNN_E_TYPE, TNN_E_VALUE: any other tensor. */
+ * TNN_E_TYPE: t is not f32.
+ * TNN_E_VALUE: an operator computes t, or t is mapped from a file. */
 TNN_API int tnn_set_param(tnn_session * s, tnn_tensor t);
 /* Make t the loss: an f32 scalar that an operator computes.
- * TNN_E_VALUE: any other tensor. */
+ * TNN_E_VALUE: t is an input, is not f32, or has more than one element. */
 TNN_API int tnn_set_loss(tnn_session * s, tnn_tensor t);
 /* Keep the memory of a computed tensor, so that it can be downloaded. */
 TNN_API int tnn_set_output(tnn_session * s, tnn_tensor t);
@@ -697,8 +698,8 @@ TNN_API int tnn_reserve_batches(tnn_session * s, int64_t batches);
  * there is 1 sum. The sums are added in their order. Elements of the second sum that are 0 do not change the first sum.
  * TNN_E_STATE: the training graph is not realized. */
 TNN_API int64_t tnn_gradient_parts(tnn_session * s, tnn_tensor t);
-/* Return the place where a gradient begins in a node of tnn_download_window_sum (the value of `at`). part: which of the
- * sums of tnn_gradient_parts, from 0. */
+/* Return the place of a sum of tnn_gradient_parts in a node of tnn_download_window_sum: the value of `at` for its first
+ * element. part: the number of the sum, from 0. */
 TNN_API int64_t tnn_gradient_place(tnn_session * s, tnn_tensor t, int32_t part);
 /* Download n elements, from element `at` on, of a node of the tree over the windows: the sums of the windows from first
  * to first + 2^level - 1. All these windows must belong to batches of the unfinished step (TNN_STEP_NO_UPDATE), and the
@@ -739,12 +740,12 @@ TNN_API int64_t tnn_graph_n_nodes(tnn_session * s);
  * TNN_E_VALUE: i is out of range. */
 TNN_API tnn_tensor tnn_graph_node(tnn_session * s, int64_t i);
 
-/* ---- types ---- The types of numbers in files. These calls need no session. */
+/* ---- types ---- The number types of ggml, such as the quantized types of GGUF files. These calls need no session. */
 /* Return ggml's name of a type that can be converted to f32, for example "q4_K", or none. */
 TNN_API const char * tnn_type_name(int32_t dtype);
-/* Return how many numbers a block of the type has; 0 for a type without a name. */
+/* Return how many numbers a block of the type has; 0 if tnn_type_name has no name for the type. */
 TNN_API int64_t tnn_type_block_size(int32_t dtype);
-/* Return the size of a block of the type in bytes; 0 for a type without a name. */
+/* Return the size of a block of the type in bytes; 0 if tnn_type_name has no name for the type. */
 TNN_API int64_t tnn_type_block_nbytes(int32_t dtype);
 /* Convert n numbers to f32. Each NaN becomes the same bits, 0x7fc00000.
  * TNN_E_VALUE: the type cannot be converted, or nbytes is not the size of n numbers. */
@@ -758,7 +759,7 @@ TNN_API int tnn_quantize(int32_t dtype, const float * data, int64_t n, uint8_t *
 /* ---- slices ---- Update a part of a weight whose gradient several processes have added. These calls need no session. */
 /* Update n elements of a weight and of its moments by AdamW, with the same bits as tnn_fused_adamw. The slices must
  * not overlap.
- * TNN_E_VALUE: an argument is wrong. */
+ * TNN_E_VALUE: a pointer is NULL, or n is negative. */
 TNN_API int tnn_slice_adamw(
     float * w,       /* a slice of the weight, which is updated */
     float * m,       /* its first moments, which are updated */
@@ -769,7 +770,7 @@ TNN_API int tnn_slice_adamw(
     float factor);    /* factor by which the gradient is clipped */
 /* Round n numbers of a moment to bfloat16 stochastically, in place. A step has computed the numbers in F32. The bits are those
  * that tnn_fused_adamw and tnn_fused_muon compute for moments in BF16.
- * TNN_E_VALUE: an argument is wrong. */
+ * TNN_E_VALUE: values is NULL, n or first is negative, first + n is above 2^31 - 1, or second is neither 0 nor 1. */
 TNN_API int tnn_slice_round(
     float * values,  /* a slice of the moment, which is rounded */
     int64_t n,
@@ -780,7 +781,8 @@ TNN_API int tnn_slice_round(
 /* Compute the sums of the squares of the parts first to end - 1 of a gradient of `size` elements. The gradient has
  * 64 parts, and tnn_fused_grad_norm computes the norm from the sums of all parts. Part i begins at element
  * size * i / 64, rounded down. Write the sum of part i to sums[i].
- * TNN_E_VALUE: an argument is wrong. */
+ * TNN_E_VALUE: a pointer is NULL, size is negative or above 2^31 - 1, the condition 0 <= first <= end <= 64 is violated,
+ * or n is not the number of elements in these parts. */
 TNN_API int tnn_slice_squares(
     const float * g, /* the elements of these parts */
     int64_t n,       /* number of elements in g */
@@ -789,7 +791,8 @@ TNN_API int tnn_slice_squares(
     int32_t end,
     double * sums); /* 64 numbers */
 
-/* ---- random ---- Draw from the random streams of the reference's initialisation. These calls need no session. */
+/* ---- random ---- Draw from the two random streams from which the Ruby project toy draws initial weights. These calls need
+ * no session. */
 enum tnn_random_kind { TNN_RANDOM_LCG31 = 0, TNN_RANDOM_XORSHIFT64 = 1 };
 /* Compute the state of a new stream; any seed is allowed.
  * TNN_E_VALUE: an unknown kind. */

@@ -1,8 +1,8 @@
 """Fine-tune all layers of a base model, and report whether it learns.
 
 The base is a small model that the script trains first. Then the weights of its layers are trained to predict one token
-at every position, as in the reference's smoke test. Embedding, output norm and output matrix stay frozen, unless
---embeddings is given.
+at every position, as in a smoke test of the Ruby project toy. Embedding, output norm and output matrix stay frozen,
+unless --embeddings is given.
 
     python examples/smoke_full_finetune.py
     python examples/smoke_full_finetune.py --steps 20 --embeddings

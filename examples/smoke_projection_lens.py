@@ -11,8 +11,8 @@ of the stories in this repository.
 The exit code is 0 if the model learns (the final loss is below 0.95 of the initial loss), 1 if it does not learn, and
 2 if an argument is wrong. With fewer than 5 steps the exit code is also 0, because so few steps cannot show whether the
 model learns. With the older random stream, INIT_STREAM=xorshift64, and seed 0, all rows of the embedding start with the
-same values. Then 5 steps reach only 0.955 of the initial loss, as in the curve that the reference published, and 6
-steps are enough.
+same values. Then 5 steps reach only 0.955 of the initial loss, as in the curve that the Ruby project toy published,
+and 6 steps are enough.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def train(recipe: FromScratch, cfg: SmolLM2Config, seq_ids: list[int], steps: in
         print(f"{name} is a parameter: {'yes' if name in names else 'no'}")
 
     batch = TrainingBatch(cfg.vocab, context=len(seq_ids))
-    adamw = AdamW()  # these are the constants of the reference
+    adamw = AdamW()  # the defaults are the constants of the Ruby project toy
     losses = []
     for step in range(1, steps + 1):
         batch.fill(seq_ids, adamw.hp(step))

@@ -1,8 +1,8 @@
 """Fine-tune a frozen base model with LoRA, and report whether the adapters learn.
 
 The base is a small model that the script trains first and writes as a GGUF file in Q8_0. The recipe LoRA maps this file
-and trains an adapter on each query head to predict one token at every position, as in the reference's smoke test. No
-byte of the base may change.
+and trains an adapter on each query head to predict one token at every position, as in a smoke test of the Ruby project
+toy. No byte of the base may change.
 
     python examples/smoke_recipe_lora.py
     python examples/smoke_recipe_lora.py --steps 10 --rank 4 --seed 7

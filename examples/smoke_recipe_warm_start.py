@@ -8,7 +8,7 @@ then falls as half a cosine; each step reads the next window of the stories.
     python examples/smoke_recipe_warm_start.py --init scratch        # a random embedding instead of the donor's
     python examples/smoke_recipe_warm_start.py --steps 40 --seed 7
 
-Needs the extra toynn[interop], for the GGUF file.
+The script needs the extra toynn[interop] for the GGUF file.
 
 Exit code: 0 if the last loss is below 0.95 of the first loss and the embedding is unchanged, 1 if not, 2 if an argument
 is wrong.

@@ -27,7 +27,7 @@ DATA = Path(__file__).resolve().parent / "data"
 VOCAB = 627  # the vocabulary size of SmolLM2Config.tiny
 END_OF_STORY = "<|endofstory|>"
 WINDOW = 32  # number of tokens in the sequence of examples/smoke_projection_lens.py
-WINDOW_LABELS = 26  # number of distinct labels in the sequence, as in the curve that the reference published
+WINDOW_LABELS = 26  # number of distinct labels in the sequence, as in the curve that the Ruby project toy published
 
 
 def stories_of(text: str) -> list[str]:

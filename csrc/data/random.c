@@ -1,4 +1,5 @@
-/* data/random.c - the two random streams of the reference's initialisation, computed with integers and the C library's f64 functions. */
+/* data/random.c - the two random streams from which the Ruby project toy draws initial weights, computed with integers and
+ * the C library's f64 functions. */
 #include "machine/machine.h"
 
 #include <math.h>

@@ -1,4 +1,4 @@
-/* data/types.c - what ggml knows about the types of numbers, and their conversion to and from f32. */
+/* data/types.c - names and sizes of ggml's number types, and the conversion of numbers to and from f32. */
 #include "data/canonical_nan.h"
 #include "machine/machine.h"
 
@@ -53,7 +53,7 @@ int tnn_dequantize(int32_t dtype, const uint8_t * data, int64_t nbytes, float * 
 
 /* ---- conversion from f32 ---- */
 
-enum { CHUNK = 256 }; /* numbers that are converted at once: a multiple of the block size of each type */
+enum { CHUNK = 256 }; /* how many numbers are converted at once; the block size of each type divides it */
 
 /* ggml divides by the scale of a block, and adds up squares. Within these limits, the quotients and sums stay finite.
  * The largest number of a type with f16 scales is below LARGEST; blocks of numbers below SMALLEST would get the

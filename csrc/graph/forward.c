@@ -78,7 +78,8 @@ int tnn__expand_for(tnn_session * s, struct ggml_cgraph ** graph, const char * a
 
 void tnn__truncate(struct ggml_cgraph * graph, int n_nodes) {
     ggml_graph_clear(graph);
-    /* The operands of a node are already in the graph, so each call appends only the node, at its old place. */
+    /* The operands of a node are already in the graph, so each call appends only the node itself, and the order of the
+     * nodes stays the same. */
     for (int i = 0; i < n_nodes; i++) {
         ggml_build_forward_expand(graph, graph->nodes[i]);
     }
@@ -111,7 +112,7 @@ int tnn_realize(tnn_session * s, tnn_tensor out) {
     if (!tnn__enter(s, __func__)) {
         return TNN_E_STATE;
     }
-    const int n_nodes = s->gf != NULL ? s->gf->n_nodes : 0; /* the nodes that tnn_add_to_graph appended */
+    const int n_nodes = s->gf != NULL ? s->gf->n_nodes : 0; /* how many nodes tnn_add_to_graph appended */
     int rc = tnn__build_forward(s, out, "out");
     if (rc != TNN_OK) {
         return rc;

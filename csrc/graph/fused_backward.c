@@ -1,4 +1,4 @@
-/* graph/fused_backward.c - appends the backward pass of a fused graph, which the shim does itself. From the loss back
+/* graph/fused_backward.c - appends the backward pass of a fused graph, without ggml's differentiation. From the loss back
  * to the parameters, the backward function of each node's kernel (kernels/kernel.h) appends the gradients of the node's
  * operands. */
 #include "graph/fused_backward.h"

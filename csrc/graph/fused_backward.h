@@ -1,4 +1,4 @@
-/* graph/fused_backward.h - appends the backward pass of a fused graph, which the shim does itself. */
+/* graph/fused_backward.h - appends the backward pass of a fused graph, without ggml's differentiation. */
 #ifndef TNN_FUSED_BACKWARD_H
 #define TNN_FUSED_BACKWARD_H
 

@@ -44,7 +44,8 @@ void tnn__pass_gradient(struct tnn_gradients * g, struct ggml_tensor * t, struct
     *grad_slot(g, t) = sum;
 }
 
-/* How a kernel node adds to an earlier part of the gradient: the fields mean the same as in struct tnn_kernel. */
+/* How a kernel node adds its result to the sum of the gradients that were added before: has_add and continues have the
+ * same meaning as in struct tnn_kernel. */
 struct start {
     bool has_add, continues;
 };

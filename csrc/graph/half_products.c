@@ -2,7 +2,7 @@
  *
  * ggml computes the gradient of x in the product a x, for a matrix a of any dtype, as OUT_PROD(a, TRANSPOSE(grad)).
  * ggml's CPU backend aborts if a is bf16. Here the node becomes MUL_MAT(CONT(TRANSPOSE(a)), grad) for f16 and bf16, as
- * in the reference. */
+ * in the Ruby project toy. */
 #include "graph/half_products.h"
 
 #define TENSORS_PER_PRODUCT 3 /* number of added tensors: TRANSPOSE and CONT of the matrix, CONT of the gradient */

@@ -24,11 +24,12 @@ bool tnn__table_grow(tnn_session * s, struct tnn_table * table);
 /* Adds an entry for t and returns its handle, or 0 with an error. */
 tnn_tensor tnn__table_add(tnn_session * s, struct tnn_table * table, uint64_t generation, struct ggml_tensor * t);
 
-/* Returns the shape as text, "[a, b, c]", without sizes of 1 at the end. The text is valid until the end of the expression. */
 struct tnn_shape {
     char text[96]; /* long enough for four numbers of 20 digits */
 };
 struct tnn_shape tnn__shape_of(const struct ggml_tensor * t);
+/* Returns the shape of t as text, "[a, b, c]", without sizes of 1 at the end. The text is valid until the end of the
+ * expression that contains the call. */
 #define tnn__shape(t) (tnn__shape_of(t).text)
 
 #endif

@@ -91,7 +91,8 @@ static double now(void) {
     return (double) t.tv_sec + 1e-9 * (double) t.tv_nsec;
 }
 
-/* Returns how many of the nodes that ggml runs are before node `end` of the training graph, which has groups. */
+/* Returns how many nodes ggml runs for the nodes before node `end` of the training graph: one for each group that
+ * computes something. The training graph must have groups. */
 static int leaders_before(const tnn_session * s, int end) {
     int n = 0;
     for (int i = 0; i < end; i = s->group_end[i] + 1) {

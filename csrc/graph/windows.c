@@ -1,4 +1,4 @@
-/* graph/windows.c - the windows of the batches of a training step, and the memory between the batches. */
+/* graph/windows.c - the windows of the batches of a training step, and the sums that are kept from one batch to the next. */
 #include "graph/windows.h"
 
 #include "data/canonical_nan.h"
@@ -42,7 +42,7 @@ void tnn__windows_realize(tnn_session * s) {
         }
         const struct tnn_kernel * before = k->continues ? tnn__kernel_of(s->gb->nodes[i]->src[0]) : NULL;
         if (before != NULL && before->type == k->type && k->type->at_once) {
-            k->stored_at = before->stored_at; /* the two nodes add rows of the same sum */
+            k->stored_at = before->stored_at; /* both nodes compute one sum: each adds some of its rows */
         } else {
             k->stored_at    = s->stored_size;
             s->stored_size += GGML_PAD((size_t) ggml_nelements(k->gradient_of), 16);
@@ -147,8 +147,8 @@ int tnn_reserve_batches(tnn_session * s, int64_t batches) {
     return rc;
 }
 
-/* Returns whether the node begins a part of the gradient of `of`. Each part is a sum with a place of its own in the
- * stored nodes. */
+/* Returns whether the node begins a part of the gradient of `of`: one of the sums that tnn_gradient_parts counts. Each
+ * such sum has a place of its own in the stored nodes (kernels/window_sums.h). */
 static bool begins_part(const struct ggml_tensor * node, const struct ggml_tensor * of) {
     const struct tnn_kernel * k = tnn__kernel_of(node);
     if (!tnn__is_parameter_gradient(k) || k->gradient_of != of) {
@@ -158,7 +158,8 @@ static bool begins_part(const struct ggml_tensor * node, const struct ggml_tenso
     return before == NULL || before->type != k->type || before->stored_at != k->stored_at;
 }
 
-/* Returns the place of a part of a gradient, or -1 if there are fewer parts. n: NULL, or receives the number of parts. */
+/* Returns the place of part number `part` of a gradient (counted from 0), or -1 if the gradient has fewer parts. n: NULL,
+ * or receives the number of parts. */
 static int64_t find_part(const tnn_session * s, const struct ggml_tensor * of, int64_t part, int64_t * n) {
     int64_t count = 0, place = -1;
     for (int i = 0; i < s->gb->n_nodes; i++) {

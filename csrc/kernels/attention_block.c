@@ -87,7 +87,7 @@ static const float * rows_from(const float * x, int64_t first, int64_t row) {
     return x != NULL ? x + first * row : NULL;
 }
 
-/* The keys of a block of keys that a query sees, counted from the first key of the block. */
+/* The keys that one query sees in a block of keys: keys `from` to end - 1, counted from the first key of the block. */
 struct seen_keys {
     int64_t from, end;
 };

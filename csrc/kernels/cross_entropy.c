@@ -1,8 +1,9 @@
 /* kernels/cross_entropy.c - cross entropy on target ids: the mean over the rows whose target is not the ignored id.
  *
  * Within rounding, the result is that of CROSS_ENTROPY_LOSS on one-hot labels, but a target is one number instead of a
- * row of labels. The logits are an operand (tnn_fused_cross_entropy), or they are computed in parts of several rows
- * (tnn_fused_output_loss). The memory of a part is free before the next part is computed.
+ * row of labels. The logits are an operand (tnn_fused_cross_entropy), or the rows are divided into parts, and the logits of
+ * one part after another are computed (tnn_fused_output_loss). The memory of a part is free before the next part is
+ * computed.
  */
 #include "kernels/cross_entropy.h"
 
@@ -63,7 +64,8 @@ static double divisor_of(const struct tnn_kernel * k, const struct ggml_tensor *
 
 double tnn__sum_of_losses(const float * losses, int64_t n, int64_t windows) {
     const int64_t rows = n / windows;
-    double        nodes[TNN_LEVELS]; /* indexed by level: the node whose right half is not complete yet */
+    /* nodes[level]: the node of this level whose right half is not complete yet (the tree of kernels/window_sums.h) */
+    double        nodes[TNN_LEVELS];
     double        sum = 0.0;
     for (int64_t window = 0; window < windows; window++) {
         sum = 0.0;

@@ -60,7 +60,7 @@ static int32_t sum_rows(const struct tnn_kernel * k, const struct tnn_column_sum
     return row;
 }
 
-/* Returns the level of the smallest node that contains both windows. */
+/* Returns the level of the smallest node of the tree (kernels/window_sums.h) that contains both windows. */
 static int common_level(int64_t a, int64_t b) {
     int level = 0;
     while (a >> level != b >> level) {
@@ -95,8 +95,8 @@ static void sum_windows_with_id(const struct tnn_kernel * k, const struct tnn_co
 }
 
 /* Computes the gradient of an embedding. Row i of dy is added to row ids[i] of the gradient: within a window in the
- * order of i, and then over the windows as a tree. Each thread computes some rows of the gradient. Operands: [earlier
- * part,] dy, ids. */
+ * order of i, and then over the windows as a tree. Each thread computes some rows of the gradient. Operands: [gradient
+ * so far,] dy, ids. */
 static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     const struct embedding   * p   = k->params;
     const float              * dy  = tnn__data(tnn__operand(k, dst, 0));

@@ -49,8 +49,8 @@ static struct strips strips_of(int64_t rows) {
 #include "kernels/gemm_f32.h"
 #endif
 
-/* Returns how many elements along k are packed at once: a multiple of K_UNIT and of the block size of a stored B, for which
- * the parts are nearly equal. */
+/* Returns how many elements along k are packed at once: a multiple of K_UNIT and of the block size of a stored B. This
+ * number divides k into parts of nearly equal size. */
 static int64_t part_of_k(const struct tnn_gemm * g) {
     const int64_t block = g->stored.data != NULL && g->stored.transposed && g->stored.block > 1 ? g->stored.block : K_UNIT;
     const int64_t most  = KC / block * block, parts = (g->k + most - 1) / most;

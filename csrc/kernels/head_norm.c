@@ -68,7 +68,7 @@ static void run_back_x(const struct tnn_kernel * k, struct ggml_tensor * dst, in
 }
 
 /* Computes dgamma = sum of dy * x / rms(x) over the rows of each window and, within a row, over the heads
- * first..end-1, in their order. Each thread computes some columns. Operands: [earlier part of dgamma,] dy, qkv. */
+ * first..end-1, in their order. Each thread computes some columns. Operands: [dgamma so far,] dy, qkv. */
 static void run_back_gamma(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     const struct head_norm   * p  = k->params;
     const struct ggml_tensor * dy = tnn__operand(k, dst, 0), * x = tnn__operand(k, dst, 1);

@@ -83,8 +83,8 @@ struct column {
     bool    bf16;    /* round the operands to bfloat16 */
 };
 
-/* Computes dW = dy^T x from the columns of dy that belong to this weight, one chain for each window. Operands: [earlier
- * part of dW,] dy, x. */
+/* Computes dW = dy^T x from the columns of dy that belong to this weight, one chain for each window. Operands: [dW so
+ * far,] dy, x. */
 static void run_back_w(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     const struct ggml_tensor * dy = tnn__operand(k, dst, 0), * x = tnn__operand(k, dst, 1);
     const struct column      * p  = k->params;
@@ -99,8 +99,8 @@ static void run_back_w(const struct tnn_kernel * k, struct ggml_tensor * dst, in
     tnn__gemm_share(&g, ith, nth, scratch);
 }
 
-/* Computes db, the sum of the rows of dy in their order, from the columns that belong to this bias. Operands: [earlier
- * part of db,] dy. */
+/* Computes db, the sum of the rows of dy in their order, from the columns that belong to this bias. Operands: [db so
+ * far,] dy. */
 static void run_back_bias(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     const struct ggml_tensor * dy = tnn__operand(k, dst, 0);
     const struct column      * p  = k->params;

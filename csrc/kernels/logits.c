@@ -51,7 +51,7 @@ static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, 
 }
 
 /* Computes rows of dx = dy W. The first node of a gradient sets all other rows to 0, and the later nodes add their rows.
- * Operands: [earlier part of dx,] dy, W. */
+ * Operands: [dx so far,] dy, W. */
 static void run_back_x(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     const struct ggml_tensor * dy = tnn__operand(k, dst, 0), * w = tnn__operand(k, dst, 1);
     const int64_t d = dst->ne[0], first = first_row(k), end = first + dy->ne[1];
@@ -77,7 +77,7 @@ static void run_back_x(const struct tnn_kernel * k, struct ggml_tensor * dst, in
 
 /* Adds some rows to dW = dy^T x. The backward pass begins with the loss, so these rows are the first part of the
  * gradient of W, and dW holds nothing else. Until the last rows are added, dW can therefore hold the chain of a
- * window whose rows are not complete. Operands: [dW of the rows before,] dy, x. */
+ * window whose rows are not complete. Operands: [dW so far,] dy, x. */
 static void run_back_w(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     const struct ggml_tensor * dy = tnn__operand(k, dst, 0), * x = tnn__operand(k, dst, 1);
     const struct rows * p = k->params;

@@ -25,7 +25,7 @@
 #define B_ (-4.7750)
 #define C_ 2.0315
 
-#define PARTS   64 /* parts of a matrix whose squares are added separately, for any number of threads */
+#define PARTS   64 /* a matrix has this many parts, and the squares of each part are added separately */
 /* Number of rows of a symmetric product that are computed at once. A tile has 6 or 8 rows, depending on the kernel, and
  * STRIPE is a multiple of both numbers. */
 #define STRIPE  48

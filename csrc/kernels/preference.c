@@ -75,7 +75,7 @@ static double loss_of_pair(int32_t kind, const float * settings, double margin, 
 }
 
 /* Computes [pairs, 3]: the losses of the pairs, then the weights of the sequences. Operands: losses of the rows, targets,
- * reference, settings. */
+ * log-probabilities in the reference model, settings. */
 static void run_pairs(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) scratch;
     const struct pairs * p         = k->params;

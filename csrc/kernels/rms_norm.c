@@ -42,7 +42,7 @@ struct gamma {
 };
 
 /* Computes dgamma = sum of dy * x / rms(x) over the rows of each window, in their order. Each thread computes some
- * columns. Operands: [earlier part of dgamma,] dy, x. */
+ * columns. Operands: [dgamma so far,] dy, x. */
 static void run_back_gamma(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     const struct ggml_tensor * dy = tnn__operand(k, dst, 0), * x = tnn__operand(k, dst, 1);
     const struct gamma       * p  = k->params;

@@ -56,7 +56,7 @@ bool tnn__stored_stride(const struct tnn_stored * w, int64_t row, int64_t n, siz
 }
 
 const float * tnn__stored_row(const struct tnn_stored * w, int64_t row, int64_t begin, int64_t n, float * stage) {
-    /* Numbers of blocks. A row consists of whole blocks. */
+    /* the indices of the first block and of the block after the last; a row consists of whole blocks */
     const int64_t first = begin / w->block, end = (begin + n + w->block - 1) / w->block;
     w->to_float(tnn__stored_block(w, row, first), stage, (end - first) * w->block);
     return stage + (begin - first * w->block);

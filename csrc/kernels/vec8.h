@@ -135,7 +135,7 @@ static inline v8f v8_exp(v8f x) {
     const v8f at    = v8_max(low, v8_min(high, x)); /* a NaN stays NaN */
     const v8f t     = v8_fma(at, v8_set1(1.44269504f), magic);
     const v8f n     = t - magic;
-    v8f r = v8_fma(n, v8_set1(-0.693145752f), at);      /* ln 2 in two parts */
+    v8f r = v8_fma(n, v8_set1(-0.693145752f), at);      /* the two constants add up to ln 2 */
     r     = v8_fma(n, v8_set1(-1.42860677e-6f), r);
     v8f p = v8_set1(1.0f / 5040.0f);
     p = v8_fma(p, r, v8_set1(1.0f / 720.0f));

@@ -9,7 +9,7 @@ struct node {
     enum tnn_bank bank;
 };
 
-/* Returns the number of levels below the root of a tree over n windows. */
+/* Returns the number of levels below the root of the binary tree over n windows (window_sums.h). */
 static int levels(int64_t n) {
     int level = 0;
     while (INT64_C(1) << level < n) {
@@ -18,8 +18,8 @@ static int levels(int64_t n) {
     return level;
 }
 
-/* A node within a batch has the slot of its level. At most one node at a time begins before the batch and ends in it;
- * this node has the last slot. */
+/* A node whose windows all belong to the batch uses the slot whose number is its level. At most one node at a time begins
+ * before the batch and ends in the batch; that node uses the last slot. */
 int tnn__local_slots(int64_t n, bool first) {
     return levels(n) + (first ? 0 : 1);
 }

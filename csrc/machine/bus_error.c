@@ -50,7 +50,7 @@ static void end_process(int signal_number, bool fault) {
     struct sigaction action = { .sa_handler = SIG_DFL };
     sigaction(signal_number, &action, NULL);
     if (!fault) {
-        raise(signal_number); /* after a fault, the faulting instruction runs again and sends the signal */
+        raise(signal_number); /* not after a fault: the faulting instruction runs again and causes the signal again */
     }
 }
 

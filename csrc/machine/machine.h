@@ -31,8 +31,8 @@ uint64_t tnn__memory_available(void);
 void tnn__prefer_huge_pages(void * memory, size_t size);
 
 /* ---- CPU (cpu.c) ---- */
-/* Between these two calls the thread rounds to nearest and keeps denormals, even if the caller set another mode, as a
- * library built with fast-math does when it is loaded. Threads that start between the calls inherit this mode. */
+/* Between these two calls the thread rounds to nearest and keeps denormals, even if another mode was set before, for
+ * example by loading a library that was built with fast-math. Threads that start between the calls inherit this mode. */
 void tnn__arithmetic_begin(fenv_t * callers);
 void tnn__arithmetic_end(const fenv_t * callers);
 #if defined(__x86_64__)

@@ -3,7 +3,7 @@
  *
  * ggml's CROSS_ENTROPY_LOSS adds up the rows of each thread's share and then the shares, so its result depends on the
  * number of threads. The rows of a share, their order and the arithmetic below are ggml's, but there are always four
- * shares, because four is the default number of threads of ggml and of the reference. The gradient
+ * shares, because four is the default number of threads of ggml and of the Ruby project toy. The gradient
  * (CROSS_ENTROPY_LOSS_BACK) contains no such sum, so ggml computes it.
  *
  * A loss node is a CROSS_ENTROPY_LOSS while ggml expands the backward pass. When its graph is realized, it becomes a

@@ -12,7 +12,8 @@ def tnn_set_param(t: Tensor) -> None:
     """Make an f32 input or weight a parameter, which gets a gradient.
 
     Raises:
-        TinyNNTypeError, TinyNNValueError: any other tensor.
+        TinyNNTypeError: t is not f32.
+        TinyNNValueError: an operator computes t, or t is mapped from a file.
     """
     s = session_of("t", t)
     status(s, lib.tnn_set_param, handle(s, "t", t))
@@ -22,7 +23,7 @@ def tnn_set_loss(t: Tensor) -> None:
     """Make t the loss: an f32 scalar that an operator computes.
 
     Raises:
-        TinyNNValueError: any other tensor.
+        TinyNNValueError: t is an input, is not f32, or has more than one element.
     """
     s = session_of("t", t)
     status(s, lib.tnn_set_loss, handle(s, "t", t))

@@ -295,7 +295,7 @@ def tnn_fused_preference_loss(
 
     Args:
         cross_entropy: a result of `tnn_fused_cross_entropy` or `tnn_fused_output_loss`.
-        reference: an input [sequences, 2]: each log-probability as the sum of two f32 numbers.
+        reference: an input [sequences, 2]: log-probabilities in the reference model, each a sum of two numbers.
         settings: an input [3]: beta, label smoothing (for the sigmoid), divisor.
         kind: a value of enum `tnn_preference`.
     """

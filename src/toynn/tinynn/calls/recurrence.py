@@ -30,7 +30,7 @@ def tnn_ssm_scan(
         a: [d_state, n_heads] (Mamba-1) or [1, n_heads] (Mamba-2).
         b: [d_state, n_groups, T, n_seqs].
         c: [d_state, n_groups, T, n_seqs].
-        ids: i32 [n_seqs], an input: for each sequence, the number of its initial state.
+        ids: i32 [n_seqs], an input: for each sequence, the index of its initial state.
     """
     return built(
         s,

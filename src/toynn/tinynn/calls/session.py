@@ -48,7 +48,9 @@ def tnn_session_n_threads(s: Session) -> int:
 
 
 def tnn_session_weights_nbytes(s: Session) -> int:
-    """Return the size of the weights buffer in bytes, without caches and mapped weights; 0 before it is allocated."""
+    """Return the size of the weights buffer in bytes, without caches and mapped weights; 0 before the buffer is
+    allocated.
+    """
     return number(s, lib.tnn_session_weights_nbytes)
 
 

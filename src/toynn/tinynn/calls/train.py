@@ -106,8 +106,9 @@ def tnn_gradient_parts(s: Session, t: Tensor) -> int:
 
 
 def tnn_gradient_place(s: Session, t: Tensor, part: int) -> int:
-    """Return the place where a gradient begins in a node of `tnn_download_window_sum` (the value of `at`).
+    """Return the place of a sum of `tnn_gradient_parts` in a node of `tnn_download_window_sum`: the value of `at` for
+    its first element.
 
-    part: which of the sums of `tnn_gradient_parts`, from 0.
+    part: the number of the sum, from 0.
     """
     return number(s, lib.tnn_gradient_place, handle(s, "t", t), int32("part", part))

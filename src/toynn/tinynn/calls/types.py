@@ -1,5 +1,5 @@
 # Generated from csrc/tinynn.h by `make generate`. Change the header instead.
-"""The types of numbers in files. These calls need no session."""
+"""The number types of ggml, such as the quantized types of GGUF files. These calls need no session."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ def tnn_type_name(dtype: int) -> str | None:
 
 
 def tnn_type_block_size(dtype: int) -> int:
-    """Return how many numbers a block of the type has; 0 for a type without a name."""
+    """Return how many numbers a block of the type has; 0 if `tnn_type_name` has no name for the type."""
     return lib.tnn_type_block_size(int32("dtype", dtype))
 
 
 def tnn_type_block_nbytes(dtype: int) -> int:
-    """Return the size of a block of the type in bytes; 0 for a type without a name."""
+    """Return the size of a block of the type in bytes; 0 if `tnn_type_name` has no name for the type."""
     return lib.tnn_type_block_nbytes(int32("dtype", dtype))
