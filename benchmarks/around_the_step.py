@@ -40,8 +40,9 @@ _PYTHON = (sys.executable, "-c", "pass")
 
 @dataclass
 class Row:
-    """The seconds that toynn needs for a task, and the seconds of the reference: one number for each turn.
+    """The seconds of toynn for a task, and of the reference with which toynn takes turns.
 
+    toynn, other: one number for each turn, of toynn and of the reference (a plain write, or an idle interpreter).
     nbytes: the bytes that are written. cpu: the seconds of CPU time of toynn.
     """
 

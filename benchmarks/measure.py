@@ -68,7 +68,7 @@ def tolerance(program: str) -> float:
 
 
 def ratios(row: Row, reference: Row) -> list[float]:
-    """Return the speedup of the reference for each turn."""
+    """Return, for each turn, how many times as long a step of `row` takes as a step of `reference`."""
     pairs = zip(row.rounds, reference.rounds, strict=True)
     return [statistics.median(mine) / statistics.median(its) for mine, its in pairs]
 
@@ -99,7 +99,7 @@ def measure_peak(threads: int, rounds: int) -> dict[str, float]:
 
 
 def measure(shape: Shape, threads: int, names: Sequence[str], rounds: int, steps: int) -> list[Row]:
-    """Measure one shape and return its rows. `names` starts with the reference.
+    """Measure one shape and return its rows. `names` starts with toynn in f32.
 
     All programs are in memory at the same time and take turns. If they do not fit in memory together, each program is
     started again for each of its turns.
@@ -126,7 +126,7 @@ def measure(shape: Shape, threads: int, names: Sequence[str], rounds: int, steps
 
 
 class _Check:
-    """Check that every program computes the same losses from the initial weights of the reference."""
+    """Check that every program computes the same losses from the initial weights of the first program."""
 
     def __init__(self, scratch: Path) -> None:
         self.scratch = scratch

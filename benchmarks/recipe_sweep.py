@@ -3,6 +3,9 @@
 `python -m benchmarks.recipe_sweep` takes hours on one core. Each run that has ended becomes a line of
 benchmarks/results/recipe_sweep.jsonl. After an interruption, the same command makes only the runs that are missing in
 this file.
+
+The center of the sweep is a run with the default settings. Each other run, called a point, differs from the center in a
+few settings.
 """
 
 from __future__ import annotations

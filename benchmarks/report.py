@@ -187,7 +187,10 @@ def _ms(value: float) -> str:
 
 
 def speedup(row: Row, reference: Row | None) -> str:
-    """Return how much faster the reference is than the program of a row, as median and quartiles over the turns."""
+    """Return how much faster `reference` is than the program of a row, as median and quartiles over the turns.
+
+    reference: the row of toynn in f32; None: toynn was not measured.
+    """
     if reference is None:
         return "-"
     if row is reference:

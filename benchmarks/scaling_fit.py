@@ -1,4 +1,4 @@
-"""Fit the scaling law and its correction to the losses of the ladder.
+"""Fit the scaling law and its correction to the losses of the runs of `make scaling-law`.
 
 The constants of the law are fitted by generalized least squares of the logarithms of the losses, because the errors of
 similar runs are similar. The scales of these errors are those that predict each run best from the other runs.
@@ -35,7 +35,7 @@ _START = {
 _START_OF_REPEATS = 15.4  # the value that Muennighoff et al. found
 _PRIOR = 1.0 / math.log(2)
 _ITERATIONS = 500
-_SMALL = 1e-7  # the fit ends if no logarithm of a constant changes more in an iteration
+_SMALL = 1e-7  # the fit ends if no logarithm of a constant changes by more than this in an iteration
 _DIFFERENCE = 1e-6  # step of the numerical derivatives
 _AMPLITUDE, _LEAST_NOISE = 0.05, 0.005  # standard deviations of the logarithm of a loss: first value, smallest value
 # The values that `best_scales` compares: lengths in natural logarithms, and the noise divided by the amplitude.
@@ -80,7 +80,7 @@ def derivatives(residuals: Callable[[Vector], Vector], x: Vector) -> Vector:
 
 
 class Run(Protocol):
-    """A run of the ladder; see `benchmarks.scaling_law.Result`."""
+    """A run of `make scaling-law`; see `benchmarks.scaling_law.Result`."""
 
     @property
     def text(self) -> str: ...
@@ -101,7 +101,7 @@ class Run(Protocol):
 
 
 def kind_of(text: str) -> str:
-    """Return the kind of a text of the ladder."""
+    """Return the kind of a text, by its name."""
     return "sources" if text == SOURCES else "stories"
 
 

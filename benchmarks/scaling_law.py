@@ -1,4 +1,4 @@
-"""Train a ladder of small models, and fit the scaling law of `toynn plan` to their validation losses.
+"""Train small models of increasing size, and fit the scaling law of `toynn plan` to their validation losses.
 
 `python -m benchmarks.scaling_law` takes hours on one core. Each run that has ended is a line of
 benchmarks/results/scaling_law.jsonl; after an interruption, the same command makes only the runs that are missing
@@ -108,7 +108,7 @@ class Result:
 
 
 def missing(results: list[Result]) -> Iterator[tuple[str, Size, int]]:
-    """Yield text, size and steps of the runs of the ladder that have not ended."""
+    """Yield text, size and steps of the runs in LADDER that have not ended."""
     ended = {(one.text, one.size, one.steps) for one in results}
     for text, size, most in LADDER:
         steps = FEWEST
@@ -141,7 +141,7 @@ def measure(text: str, size: Size, steps: int, work: Path) -> Result:
     ended = toynn.train(data, branch, resume=True, n_threads=1, progress=False, callbacks=[collect], **changed)
     shutil.rmtree(branch)
     if ended.reason != "done":
-        raise ProgramError(f"the run of {steps} steps was {ended.reason} at step {ended.step}; start the ladder again")
+        raise ProgramError(f"the run of {steps} steps was {ended.reason} at step {ended.step}; run this command again")
     split, nats = load_meta(data).splits["train"], losses[-1]
     return Result(
         text,

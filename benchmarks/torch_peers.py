@@ -20,7 +20,7 @@ from benchmarks import torch_chat, torch_gpt
 from toynn.data import PackedTokens
 from toynn.data.windows import WindowBatcher
 
-SetRates: TypeAlias = Callable[[int, int], None]  # step, counted from 0, and number of steps
+SetRates: TypeAlias = Callable[[int, int], None]  # arguments: the step, counted from 0, and the number of steps
 _EVALUATED = 32  # windows of the validation split that are evaluated together
 
 

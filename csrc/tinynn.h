@@ -372,7 +372,8 @@ TNN_API tnn_tensor tnn_conv_1d(tnn_session * s,
     int32_t       s0,     /* stride */
     int32_t       p0,     /* padding */
     int32_t       d0);    /* dilation */
-/* Return the convolution of x: [out_w, out_h, out_channels, N]. See tnn_conv_1d. */
+/* Return the convolution of x: [out_w, out_h, out_channels, N]. As in tnn_conv_1d, the convolution has no
+ * derivative. */
 TNN_API tnn_tensor tnn_conv_2d(tnn_session * s,
     tnn_tensor    kernel, /* f32 or f16 [kw, kh, channels, out_channels] */
     tnn_tensor    x,      /* [w, h, channels, N] */
@@ -544,7 +545,8 @@ enum tnn_preference { TNN_PREFERENCE_SIGMOID = 0, TNN_PREFERENCE_HINGE = 1, TNN_
  * preferred to the second. The change of a sequence is its log-probability minus the log-probability in the reference
  * model. The margin of a pair is the change of the first sequence minus the change of the second. Operand 0 of the result
  * has the shape [sequences / 2, 3]. Operand 0 holds the loss of each pair, and then the derivative of the result with
- * respect to the negative log-probability of each sequence. Losses are added in f64, as a tree. */
+ * respect to the negative log-probability of each sequence. Losses are added in f64, as a binary tree over the
+ * pairs. */
 TNN_API tnn_tensor tnn_fused_preference_loss(tnn_session * s,
     tnn_tensor    cross_entropy, /* a result of tnn_fused_cross_entropy or tnn_fused_output_loss */
     tnn_tensor    reference,     /* an input [sequences, 2]: log-probabilities in the reference model, each a sum of two numbers */

@@ -20,8 +20,8 @@ from toynn.tinynn import tnn_session_compute_nbytes
 # For these profiles, a missing fixture is a failure. For other profiles, `make fixtures` records a fixture.
 PROFILES_WITH_FIXTURES = {"aarch64", "x86-64-v3"}
 
-# The losses that the reference published. Its run used aarch64, the seed 0 of an older random number generator for the
-# initial weights, and a token sequence that is unknown.
+# The losses that the Ruby project toy published. Its run used aarch64, the seed 0 of an older random number generator
+# for the initial weights, and a token sequence that is unknown.
 PUBLISHED = [6.440947532653809, 6.390329360961914, 6.321597576141357, 6.240766525268555, 6.151132583618164]
 
 

@@ -1,4 +1,4 @@
-"""If a file changes while its pages are weights, an exception names the file, and the process continues."""
+"""If a file changes while weights are mapped from it, an exception names the file, and the process continues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GgufBase: models whose frozen weights have the types of a GGUF file, and are its mapped pages or copies of them."""
+"""GgufBase: models whose frozen weights keep the types of a GGUF file, and are mapped or copied from the file."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def test_a_file_that_changes_during_an_import_is_refused(change: str, tmp_path: 
     assert not (tmp_path / "run").exists()
 
 
-# ---- the check of stored bytes in runs of tensors ----
+# ---- the check of the stored bytes of consecutive tensors ----
 
 
 @pytest.mark.parametrize("nbytes", [1, 4096, 1 << 30])

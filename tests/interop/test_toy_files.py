@@ -1,4 +1,4 @@
-"""GGUF files of the reference (toy): exports have the keys and row order of toy, and imports read all layouts."""
+"""GGUF files of the Ruby project toy: exports have the keys and row order of toy, and imports read all layouts."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def without_tokenizer(name: str, **changes: Any) -> TrainedModel:
 @pytest.mark.parametrize("layout", ["per_head", "fused"])
 @pytest.mark.parametrize("cfg", [SmolLM2Config.tiny(), SmolLM2Config.gqa(97, 24, 6, 2, 40, 2, 64, 1e5, 1e-5)])
 def test_logits_after_a_round_trip_have_the_same_bits(cfg: SmolLM2Config, layout: str, tmp_path: Path) -> None:
-    """The reference tests a round trip in this way: random weights, and 32 tokens with the ids (7 i + 3) mod vocab."""
+    """The Ruby project toy tests a round trip as follows: random weights, and 32 tokens (7 i + 3) mod vocab."""
     ids = [(7 * i + 3) % cfg.vocab for i in range(32)]
     with realized(cfg, layout=layout, t_seq=32, untied=True) as engine:
         before = engine.forward(ids)

@@ -1,4 +1,4 @@
-"""The common interface of both layouts, and the reference's names for the per_head layout."""
+"""The common interface of both layouts, and functions that the Ruby project toy has too, for the per_head layout."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_a_shape_keeps_its_variants_when_the_options_say_nothing() -> None:
         realize(e, replace(shape, untied=False), untied=True)
 
 
-# ---- names of the reference implementation ----
+# ---- names that the Ruby project toy has too ----
 
 N = 5
 
@@ -138,7 +138,7 @@ N = 5
 def built(shape: ModelShape, build: str) -> bytes:
     """Return the bytes of the logits or of a layer's result.
 
-    Compute them with the classes and functions of the reference.
+    Compute them with the classes and functions that the Ruby project toy has too.
     """
     with Session(n_threads=1) as s:
         parameters = Parameters(s, shape, weights_by_head_of(shape))

@@ -1,4 +1,4 @@
-"""The oracles agree with each other, with finite differences, and with the published curve of the reference."""
+"""The oracles agree with each other, with finite differences, and with the published curve of the Ruby project toy."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def test_float64_training_follows_the_published_curve_of_the_reference() -> None
         return np.array(llama.adamw_steps(cfg, weights, ids, np.arange(32), labels, [hp] * 5, 32, 1).losses)
 
     misses = curve(window) - PUBLISHED
-    assert abs(misses[0]) < 1.5e-6  # the reference rounds its mean over 32 rows to f32
+    assert abs(misses[0]) < 1.5e-6  # the Ruby project toy rounds its mean over 32 rows to f32
     assert np.abs(misses).max() < 1e-4
     unseen = next(i for i in range(627) if i not in window)
     one_more = window.copy()

@@ -1,4 +1,4 @@
-"""Runs on preference pairs: `toynn prepare`, the reference, figures, resuming, adapters, and what is refused."""
+"""Runs on preference pairs: `toynn prepare`, the reference model, rewards, resuming, adapters, and what is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine's attributes that have the names of the reference: shape, weights and activations, in both layouts."""
+"""The engine's attributes that the Ruby project toy has too: shape, weights and activations, in both layouts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reference's curves on SmolLM2-135M, the base model. They run if an environment variable names its folder."""
+"""The curves of the Ruby project toy on SmolLM2-135M. They run if an environment variable names its folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CFG = SmolLM2Config.gqa(49152, 576, 9, 3, 1536, 30, 8192, 1e5, 1e-5)
 IDS = [12092, 4845, 253, 1429]
 TARGET = 99
 
-# The reference recorded these losses on aarch64 with another version of ggml, so its rounding errors differ.
+# The Ruby project toy recorded these losses on aarch64 with another version of ggml, so its rounding errors differ.
 LORA = [9.236274719238281, 9.213868141174316, 9.153078079223633, 9.050341606140137, 8.904613494873047]
 FULL_FINETUNE = [
     9.236274719238281, 0.6122170686721802, 3.109272003173828, 0.16955052316188812, 0.0004319628933444619,

@@ -34,7 +34,9 @@ def float64_logits(model: TrainedModel, ids: list[int]) -> np.ndarray:
 
 
 def float64_ce(model: TrainedModel, ids: list[int], window: int) -> float:
-    """Return the mean loss over complete windows. The last id of each window predicts itself, as in the reference."""
+    """Return the mean loss over complete windows. The last id of each window predicts itself, as in the Ruby project
+    toy.
+    """
     losses = []
     for start in range(0, len(ids) - window + 1, window):
         part = ids[start : start + window]

@@ -1,4 +1,4 @@
-"""How processes divide a step: the parts of the tree, slices of the weights, and AdamW on slices."""
+"""How processes divide a step: the windows of each process, slices of the weights, and AdamW on slices."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def tiny(n_layers: int = 1) -> GgufBytes:
 
 
 def of_toy(*, by_head: bool) -> GgufBytes:
-    """Return `tiny` as a file of the reference: without a tokenizer. by_head: with one tensor for each head."""
+    """Return `tiny` as a file of the Ruby project toy: without a tokenizer. by_head: with one tensor for each head."""
     file = tiny().set("tokenizer.ggml.model", None).set("toy.ggml_native", scalar(BOOL, 1))
     for name in ("attn_q", "attn_k", "attn_v") if by_head else ():
         file = file.without_tensor(f"blk.0.{name}.weight")

@@ -44,8 +44,8 @@ def mean_loss_alone(model: TrainedModel, parts: list[tuple[npt.NDArray[Any], npt
 
 
 def pieces_at(split: PackedTokens, t: int) -> list[tuple[int, tuple[npt.NDArray[Any], npt.NDArray[Any]]]]:
-    """Divide each sample into pieces of at most t predicted tokens. Return the position, and the ids and marks, of each
-    piece.
+    """Divide each sample into pieces of at most t predicted tokens. Return, for each piece, its position, its ids, and
+    whether each id counts.
     """
     assert split.starts is not None
     assert split.counted is not None

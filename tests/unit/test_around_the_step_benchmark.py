@@ -1,4 +1,4 @@
-"""The benchmark of checkpoints, imports and the start of commands: its table, its reference, and its model."""
+"""The benchmark of checkpoints, imports and the start of commands: its table, the plain write, and its model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ToyLR: the learning rates of the reference, compared with their definitions."""
+"""ToyLR: the learning rates of the Ruby project toy, compared with their definitions."""
 
 from __future__ import annotations
 

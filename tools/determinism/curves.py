@@ -30,8 +30,8 @@ _TOKENS = json.loads(paths.TOKENS.read_text(encoding="utf-8"))
 SMOKE_IDS: list[int] = _TOKENS["smoke_window"]["ids"]
 STREAM: list[int] = _TOKENS["stream"]
 
-# This optimizer uses the usual bias correction. The other curves use the constants of the reference, which are the
-# defaults of AdamW.
+# This optimizer uses the usual bias correction. The other curves use the constants of the Ruby project toy, which are
+# the defaults of AdamW.
 CORRECTED = AdamW(lr=0.003, weight_decay=0.1, bias_correct=True)
 
 

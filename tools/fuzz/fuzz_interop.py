@@ -69,7 +69,9 @@ HOSTILE_JSON: list[Any] = [
 
 @functools.cache
 def good_ggufs() -> list[bytes]:
-    """Return undamaged files with several types of tensors, with and without tokenizers, and files of the reference."""
+    """Return undamaged files with several types of tensors, with and without tokenizers, and files of the Ruby
+    project toy.
+    """
     found = [tiny().build(), of_toy(by_head=True).build()]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "m.gguf"

@@ -165,7 +165,7 @@ class GoingBack(Training):
 
 
 class TrainingOnPairs(Training):
-    """A run on preference pairs, which stores the log-probabilities of its reference before the first checkpoint."""
+    """A run on preference pairs, which stores log-probabilities of its reference model before the first checkpoint."""
 
     name, config, init = "training on pairs", OF_PAIRS, "base"
 

@@ -20,7 +20,7 @@ from toynn.storage.durable_files import sha256_of, sha256_of_parts
 from toynn.storage.regular_files import path_of
 
 _WEIGHTS = ".safetensors"
-_SHAPES = ("config.json", "meta.json")  # the file with the model's shape: in a Hugging Face folder, in a checkpoint
+_SHAPES = ("config.json", "meta.json")  # files with the model's shape: of a Hugging Face folder, of a checkpoint
 _NOT_OF_THE_MODEL = ("moments.safetensors",)
 
 

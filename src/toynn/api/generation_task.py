@@ -61,8 +61,9 @@ class Continuing:
 
 
 def parts_of(prompts: Sequence[Prompt], n_processes: int) -> list[Sequence[Prompt]]:
-    """Divide prompts into parts: if possible, at least 4 for each process. The prompts of a part are continued
-    together.
+    """Divide prompts into groups. The prompts of a group are continued together.
+
+    If there are several processes and enough prompts, there are at least 4 groups for each process.
     """
     size = min(AT_ONCE, max(1, len(prompts) // (4 * n_processes))) if n_processes > 1 else AT_ONCE
     return [prompts[i : i + size] for i in range(0, len(prompts), size)]

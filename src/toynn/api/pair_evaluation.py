@@ -33,7 +33,10 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class PairEvaluation(Initialised):
-    """The mean loss and the figures of the validation pairs of a data folder. pairs: number of pairs."""
+    """The loss, the rewards and the log-probabilities of the validation pairs of a data folder.
+
+    pairs: number of pairs. loss: mean loss of a pair. figures: means of the rewards and log-probabilities.
+    """
 
     pairs: int
     loss: float
@@ -55,7 +58,7 @@ def evaluate_preference(
     n_threads: int | None = None,
     processes: Processes | None = None,
 ) -> PairEvaluation:
-    """Return the loss and the figures of a model on the validation pairs of a data folder.
+    """Return the loss, the rewards and the log-probabilities of a model on the validation pairs of a data folder.
 
     reference: the model with which the log-probabilities are compared. Default: if `model` is a run on the same data,
     the reference of this run. If `model` is a run, the loss has the settings of the run, otherwise it is the loss of

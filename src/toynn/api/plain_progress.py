@@ -27,7 +27,7 @@ class PlainProgress:
         self._steps, self._every, self._first = 0, 1, 1
         self._saved: int | None = None
         self._diagnosis = Diagnosis()
-        self._tenths = 0  # how many tenths of all pairs the reference has computed
+        self._tenths = 0  # how many tenths of all pairs the reference model has computed
 
     def __call__(self, event: Event) -> None:
         self._show(event)
@@ -41,7 +41,8 @@ class PlainProgress:
             self._reference(event)
         elif isinstance(event, Stepped):
             if event.step % self._every == 0 or event.step in (self._first, self._steps):
-                of = f"/{self._steps}" if event.step <= self._steps else ""  # a timed run can take more steps
+                # a run with train.seconds can take more steps than planned
+                of = f"/{self._steps}" if event.step <= self._steps else ""
                 _print(
                     f"step {event.step}{of}: loss {event.loss:.4f}, lr {event.learning_rate:.2e}, "
                     f"epoch {event.epoch:.2f}, {event.tokens_per_second:.0f} tokens/s"

@@ -229,7 +229,8 @@ def prepare_ids(
     """Turn files of packed token ids into the data folder `out`, for `toynn.train`.
 
     Args:
-        paths: one or several files of int32 ids, little-endian: flat, or with the header TOYC of the reference.
+        paths: one or several files of int32 ids, little-endian: flat, or with the header TOYC of the Ruby project
+            toy.
         out: the folder to create, as for `toynn.prepare`.
         vocab_size: number of ids of the vocabulary. Default: the number in the header of the file, or, for a flat file,
             the number that the tokenizer needs. So a flat file needs vocab_size or tokenizer.

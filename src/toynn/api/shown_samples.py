@@ -35,7 +35,7 @@ class ShownSample:
 
 
 def shown_samples(folder: Path, split: str, first: int, n: int) -> Iterator[ShownSample]:
-    """Yield n samples of a split, from the number `first` on. In data of plain text, documents are samples.
+    """Yield n samples of a split, from sample number `first` on. In data of plain text, documents are samples.
 
     Raises TinyNNValueError if the data has no tokenizer, or if there is no sample with the number `first`. Also raises
     the errors of `DataFolder.open`.

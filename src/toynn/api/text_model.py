@@ -40,7 +40,7 @@ class TextModel(GeneratingModel):
 
     Args:
         source: the model as a `Checkpoint`: weights, tokenizer, and the path that they were read from.
-        base: the open base of an adapter, or of a model whose weights are the pages of a file. `close` closes the base.
+        base: the open base of an adapter, or of a model whose weights are mapped from a file. `close` closes the base.
         n_ctx: context length: the largest number of tokens of a prompt and its continuation. Default and maximum: the
             context length that the model was trained with.
         cache: type of the cached keys and values, "f32" or "f16"; see `toynn.load`.
@@ -282,7 +282,7 @@ class TextModel(GeneratingModel):
 
         Args:
             format: "run" for a run of toynn, which `toynn.load` and `toynn.train(init=...)` accept; "gguf" for
-                llama.cpp; "hf" for transformers; "toy" for a GGUF file of the reference, the Ruby project toy. Default:
+                llama.cpp; "hf" for transformers; "toy" for a GGUF file of the Ruby project toy. Default:
                 "gguf" if the path ends in .gguf, otherwise "run".
             dtype: type of the weights in a GGUF file: "f32", "f16", "bf16", "q8_0", "q4_K" or another name in
                 `toynn.interop.GGUF_DTYPES`. A Hugging Face folder can have the first three. Default: "f32".

@@ -1,4 +1,4 @@
-"""Compute losses on token ids as the reference does: over windows, and along the line between two models."""
+"""Compute losses on token ids as the Ruby project toy does: over windows, and on the line between two models."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from toynn.storage.regular_files import path_of
 
 Model: TypeAlias = "str | os.PathLike[str] | TextModel | TrainedModel"
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
-WINDOW, TOKENS = 32, 8192  # the defaults of the reference implementation
+WINDOW, TOKENS = 32, 8192  # the defaults of the Ruby project toy
 _MOST_ALPHAS = 10_000
 
 
@@ -84,7 +84,7 @@ def eval_ce(
     n_threads: int | None = None,
     processes: Processes | None = None,
 ) -> WindowedLoss:
-    """Return the loss of a model on packed token ids, as `toy eval ce` of the reference computes it.
+    """Return the loss of a model on packed token ids, as `toy eval ce` of the Ruby project toy computes it.
 
     The ids are divided into windows of `window` ids that do not overlap. The model sees one window at a time. In a
     window, each id predicts the next, and the last one predicts itself. `toynn eval --ids` does not count this last
@@ -198,8 +198,8 @@ def _values(model: object) -> TrainedModel:
 
 @contextmanager
 def _engine(model: TrainedModel, window: int, n_threads: int | None) -> Iterator[LlamaSeqEngine]:
-    """Yield an engine with the model in the per_head layout, which computes with ggml's operators, as the reference
-    does.
+    """Yield an engine with the model in the per_head layout. Like the Ruby project toy, this layout computes with
+    ggml's operators.
     """
     window = integer("window", window, 1, INT31_MAX)
     if window > model.shape.ctx:

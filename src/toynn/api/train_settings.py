@@ -100,7 +100,8 @@ def _flat(settings: Mapping[str, object], known: list[str]) -> Iterator[tuple[st
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             section = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
             if section.get("epochs") is not None:
-                del section["steps"]  # the default value of steps, which train.epochs replaces
+                # train.epochs decides the number of steps, so the default value of train.steps is left out
+                del section["steps"]
         if not isinstance(section, Mapping):
             raise ConfigurationTypeError(
                 f"{name} is a section, so its value must be a mapping of keys to values, got {shown(value)}"

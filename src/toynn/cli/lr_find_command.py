@@ -18,7 +18,7 @@ from toynn.cli.given_path import GivenPath
 from toynn.training.lr_range import HIGHEST, LOWEST, STEPS, RangeProgress, RangeTest, Report
 
 _ROWS = 20  # approximate number of rows of the table
-_PRINTED = 10  # approximate number of lines of each part of the progress
+_PRINTED = 10  # approximate number of lines for the initial losses, and for the steps of the test
 
 
 @click.command()

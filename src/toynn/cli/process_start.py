@@ -10,7 +10,7 @@ import os
 import time
 
 _END = 2.5  # the end of `toynn train`, mostly the report, takes this many times as long as its start
-_LONGEST = 300.0  # seconds; a longer start is not possible, so the clocks of the system cannot be compared
+_LONGEST = 300.0  # seconds; a larger age shows that the clocks of the system differ, so the age is not used
 _began: float | None = None  # when the process started, by the clock of `time.perf_counter`; None: unknown
 
 

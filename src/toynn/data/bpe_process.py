@@ -18,9 +18,9 @@ from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-# The pattern of words in GPT-2's encoder.py, with a limit on the length of a word. Without the limit, a text without
-# spaces would be one word, and the time to learn from it would grow faster than its length.
 LONGEST_WORD = 1024  # characters
+# The pattern of words in GPT-2's encoder.py, with a limit on the length of a word. Without the limit, a text without
+# spaces would be one word, and the time to learn from this text would grow faster than its length.
 WORDS = (
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}{1,LONGEST}| ?\p{N}{1,LONGEST}| ?[^\s\p{L}\p{N}]{1,LONGEST}"
     r"|\s{1,LONGEST}(?!\S)|\s{1,LONGEST}"

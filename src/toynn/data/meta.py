@@ -252,7 +252,10 @@ class DataMeta(Initialised):
 
 
 def write_tokenizer_file(folder: Path, content: bytes) -> TokenizerFile:
-    """Write the tokenizer.json of a data folder, and return its description. Raises OSError."""
+    """Write the tokenizer.json of a data folder, and return its description.
+
+    Raises OSError if the file cannot be written.
+    """
     path = folder / TOKENIZER
     with naming_file(path):
         path.write_bytes(content)
@@ -260,7 +263,10 @@ def write_tokenizer_file(folder: Path, content: bytes) -> TokenizerFile:
 
 
 def write_template_file(folder: Path, template: str) -> TemplateFile:
-    """Write the chat template of a data folder and return its description. Raises OSError."""
+    """Write the chat template of a data folder and return its description.
+
+    Raises OSError if the file cannot be written.
+    """
     path = folder / TEMPLATE
     with naming_file(path):
         path.write_bytes(template.encode("utf-8"))
@@ -268,7 +274,7 @@ def write_template_file(folder: Path, template: str) -> TemplateFile:
 
 
 def write_meta(folder: Path, meta: DataMeta) -> None:
-    """Write the meta.json of a data folder. Raises OSError."""
+    """Write the meta.json of a data folder. Raises OSError if the file cannot be written."""
     path = folder / META
     with naming_file(path):
         path.write_text(meta.to_json(), encoding="utf-8")

@@ -54,7 +54,10 @@ class PairBatcher(EqualWindows):
         self._drawn: tuple[int, npt.NDArray[np.int64]] = (-1, np.zeros(0, dtype=np.int64))
 
     def numbers(self, start: int, n: int) -> npt.NDArray[np.int64]:
-        """Return the numbers of n pairs as int64 (n,), from the place `start` on in the order of the epochs."""
+        """Return the positions of n pairs in the split, int64 (n,).
+
+        start: the place of the first of these pairs in the order of the epochs.
+        """
         n = integer("n", n, 1)
         start = integer("start", start, 0, 2**62 - n)
         with memory_for("n", 8 * n, f"the numbers of {n} pairs"):
@@ -92,7 +95,8 @@ class PairBatcher(EqualWindows):
     def cut(self, numbers: npt.NDArray[np.int64], n: int) -> tuple[IntArray, IntArray]:
         """Return the ids and targets of pairs, as two int32 arrays (2 * n * t_seq,).
 
-        numbers: the numbers of at most n pairs. If there are fewer than n, the remaining windows have no targets.
+        numbers: the positions of at most n pairs in the split. If there are fewer than n, the remaining windows have no
+            targets.
         """
         t = self.t_seq
         if 2 * n * t > INT31_MAX:
@@ -108,7 +112,7 @@ class PairBatcher(EqualWindows):
         return ids.ravel(), targets.ravel()
 
     def _order(self, epoch: int) -> npt.NDArray[np.int64]:
-        """Return the numbers of the pairs in the order of an epoch. The order of the last epoch is cached."""
+        """Return the positions of all pairs in the order of an epoch. The order of the last epoch is cached."""
         drawn = self._drawn
         if drawn[0] != epoch:
             with memory_for("tokens", 8 * self.pairs, f"an order of {self.pairs} pairs"):

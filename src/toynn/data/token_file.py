@@ -1,8 +1,8 @@
-"""Files of packed token ids, as the reference and other programs write them.
+"""Files of packed token ids, as the Ruby project toy and other programs write them.
 
-The ids are little-endian int32. A file may begin with the reference's header of 16 bytes, which contains the magic
-"TOYC" and three unsigned 32-bit numbers: the version 1, the number of ids of the vocabulary, and a reserved 0. A file
-without the header is flat: its first byte belongs to its first id.
+The ids are little-endian int32. A file may begin with toy's header of 16 bytes, which contains the magic "TOYC" and
+three unsigned 32-bit numbers: the version 1, the number of ids of the vocabulary, and a reserved 0. A file without
+the header is flat: its first byte belongs to its first id.
 """
 
 from __future__ import annotations
@@ -107,7 +107,10 @@ def open_token_file(name: str, path: object) -> Iterator[TokenFile]:
 
 
 def has_header(path: Path) -> bool:
-    """Return whether a regular file begins with the header of packed ids, of any version. Raises OSError."""
+    """Return whether a regular file begins with the header of packed ids, of any version.
+
+    Raises OSError if the file cannot be read.
+    """
     with open_regular(path) as file:
         head = file.read(8)
     return head.startswith(MAGIC) and len(head) == 8 and head[5:8] == b"\0\0\0"

@@ -25,7 +25,7 @@ class ByteWriter:
         self._digest = hashlib.sha256()
 
     def add(self, content: bytes) -> None:
-        """Write bytes at the end of the file. Raises OSError."""
+        """Write bytes at the end of the file. Raises OSError if the file cannot be written."""
         with naming_file(self.path):
             self._file.write(content)
         self._digest.update(content)

@@ -66,7 +66,7 @@ class Windows(Protocol):
 
 
 class EqualWindows:
-    """The part of `Windows` for windows of the same length.
+    """A base class for `Windows` in which all windows have the same length.
 
     sequences: number of sequences of t_seq tokens in a window.
     """

@@ -27,7 +27,7 @@ _BYTES = 1 << 23  # number of bytes that are checked at once
 
 
 class GgufBase(Base):
-    """An open GGUF file of a supported architecture, made for llama.cpp or by the reference.
+    """An open GGUF file of a supported architecture, made for llama.cpp or by the Ruby project toy.
 
     Only `description` reads the tokenizer. The file can be the base of several models at once. A model that maps the
     file keeps the mapping until the model is closed, also after this object is closed.
@@ -93,7 +93,7 @@ class GgufBase(Base):
         self._gguf.check()
 
     def _surely_finite(self, names: list[str]) -> bool:
-        """Return whether the stored bytes of a run of tensors hold only finite numbers (see `surely_finite`).
+        """Return whether the stored bytes of consecutive tensors hold only finite numbers (see `surely_finite`).
 
         Another thread may read the tokenizer at the same time. Each call of numpy can wait for this thread, so few
         calls for many bytes are faster.
@@ -132,9 +132,9 @@ class GgufBase(Base):
 
 
 def _runs(tensors: Mapping[str, GgufTensor]) -> Iterator[list[str]]:
-    """Yield the names of tensors that have the same type and follow one another in a file without a gap."""
+    """Yield the names of the tensors in runs: the tensors of a run have the same type, and no gaps between them."""
     run: list[str] = []
-    after: tuple[int, int, int] | None = None  # part, type and position of a tensor that would continue the run
+    after: tuple[int, int, int] | None = None  # part, type and offset of the tensor that continues the run
     for name, one in sorted(tensors.items(), key=lambda item: (item[1].part, item[1].offset)):
         if run and (one.part, one.type, one.offset) != after:
             yield run

@@ -120,7 +120,9 @@ def new_path(path: Path, overwrite: bool) -> Path:
 def new_gguf(path: Path, architecture: str, overwrite: bool) -> Iterator[GGUFWriter]:
     """Yield a writer for a GGUF file. After the block, the file with the added keys and tensors appears at `path`.
 
-    overwrite: replace an existing file. After any error, `path` has its old content. Raises OSError.
+    overwrite: replace an existing file. After any error, `path` has its old content.
+
+    Raises OSError if the file cannot be written.
     """
     with naming_file(path), replacing_file(path, replace=overwrite) as temporary:
         writer = GGUFWriter(temporary, architecture)

@@ -16,7 +16,7 @@ _WHOLE = ("top_k", "penalty_last_n", "mirostat")
 _NUMBERS = (
     "top_p", "min_p", "xtc_probability", "xtc_threshold", "temp", "penalty_repeat", "mirostat_tau", "mirostat_eta",
 )  # fmt: skip
-_SEQUENCE = "sequence"  # the order of the samplers, as text
+_SEQUENCE = "sequence"  # a key whose value is a text: the order of the samplers
 _NAMES = {"temp": "temperature"}  # keys that have another name in generation_config.json
 
 

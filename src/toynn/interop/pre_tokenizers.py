@@ -55,7 +55,7 @@ class PreTokenizer:
 
 
 PRE_TOKENIZERS = {
-    # The regular expression of GPT-2, which the tokenizers that `toynn prepare` trains use.
+    # The regular expression of GPT-2. Tokenizers that `toynn prepare` learns have it too.
     "gpt-2": PreTokenizer(_byte_level(True)),
     # SmolLM and SmolLM2: digits are split one by one, then the rules of GPT-2 apply.
     "smollm": PreTokenizer(

@@ -1,4 +1,4 @@
-"""Export a model as a GGUF file for the reference, the Ruby project toy."""
+"""Export a model as a GGUF file for the Ruby project toy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The GGUF files of the reference, the Ruby project toy: what differs from the files of llama.cpp.
+"""The GGUF files of the Ruby project toy: what differs from the files of llama.cpp.
 
 Both have the architecture `llama`. In a file of toy, the key `toy.ggml_native` is true. The rows of q and k are in the
 order "halves", as in toynn and Hugging Face (see `rope_order`). The file may have no tokenizer. Older files of toy hold
@@ -19,9 +19,10 @@ NATIVE, FORMAT, N_PARAMS = "toy.ggml_native", "toy.checkpoint_format", "toy.n_pa
 FORMAT_1 = "toy-from-scratch/v1"
 NAME = "toy-from-scratch"  # the value of general.name
 _SCALING = "llama.rope.scaling."
+# Only files of toy have all these keys.
 SCALING_KEYS = tuple(
     f"{_SCALING}{name}" for name in ("type", "factor", "original_context_length", "low_freq_factor", "high_freq_factor")
-)  # only files of toy have all these keys
+)
 
 
 def is_toy_file(values: GgufValues, names: Collection[str]) -> bool:

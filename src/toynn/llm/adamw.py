@@ -18,8 +18,8 @@ class AdamW(Initialised):
 
     A step multiplies the first moment by s5 and the second by s6, then divides the first by the root of the second:
 
-    - bias_correct False: s5 = beta1 and s6 = beta2. The reference's from-scratch recipe uses these constants, and its
-      published curves were recorded with them.
+    - bias_correct False: s5 = beta1 and s6 = beta2. The recipe `FromScratch` of the Ruby project toy uses these
+      constants, and toy's published curves were recorded with them.
     - bias_correct True: s5 = 1/(1-beta1^step), s6 = 1/(1-beta2^step), the usual AdamW.
 
     `toynn.llm.optimizer` says which weights weight_decay applies to.
@@ -37,18 +37,19 @@ class AdamW(Initialised):
 
     @classmethod
     def for_from_scratch(cls, lr: float = 0.001) -> AdamW:
-        """Return the settings of the reference's recipe `FromScratch`: beta2 0.95, without bias correction."""
+        """Return the settings of `FromScratch` in the Ruby project toy: beta2 0.95, without bias correction."""
         return cls(lr=lr)
 
     @classmethod
     def for_lora(cls, lr: float = 0.001) -> AdamW:
-        """Return the settings of the reference's recipe `LoRA`: beta2 0.999, with bias correction."""
+        """Return the settings of `LoRA` in the Ruby project toy: beta2 0.999, with bias correction."""
         return cls(lr=lr, beta2=0.999, bias_correct=True)
 
     def hp(self, step: int) -> npt.NDArray[np.float32]:
         """Return [[lr, beta1, beta2, eps, weight_decay, s5, s6]] for this step: float32 (1, 7).
 
-        step: counted from 1. Without bias correction, step has no effect and may be 0, as in the reference.
+        step: counted from 1. Without bias correction, step has no effect and may be 0, as in the Ruby
+        project toy.
         """
         self._check_each()
         step = integer("step", step, int(self.bias_correct), INT31_MAX)

@@ -17,18 +17,24 @@ _DECAY_RATES = ("beta1", "beta2", "momentum")
 
 
 def checked_token_ids(ids: npt.ArrayLike, n: int, vocab: int, name: str = "seq_ids") -> IntArray:
-    """Return ids as int32 (n,), each from 0 to vocab - 1. Raises TinyNNValueError or TinyNNTypeError."""
+    """Return ids as int32 (n,), each from 0 to vocab - 1.
+
+    Raises TinyNNValueError or TinyNNTypeError for any other value.
+    """
     return _checked_integers(name, ids, n, vocab, "vocab")
 
 
 def checked_positions(positions: npt.ArrayLike, n: int, ctx: int) -> IntArray:
-    """Return positions as int32 (n,), each from 0 to ctx - 1. Raises TinyNNValueError or TinyNNTypeError."""
+    """Return positions as int32 (n,), each from 0 to ctx - 1.
+
+    Raises TinyNNValueError or TinyNNTypeError for any other value.
+    """
     return _checked_integers("positions", positions, n, ctx, "ctx")
 
 
 def checked_starts(starts: npt.ArrayLike, t_seq: int, n: int) -> IntArray:
     """Return the starts of samples as int32 (n,): for each token, the position of the first token of its sample in its
-    sequence of t_seq tokens. Raises TinyNNValueError or TinyNNTypeError.
+    sequence of t_seq tokens. Raises TinyNNValueError or TinyNNTypeError for any other value.
     """
     array = _checked_integers("starts", starts, n, t_seq, "t_seq")
     at = np.arange(n, dtype=np.int32) % np.int32(t_seq)
@@ -44,7 +50,10 @@ def checked_starts(starts: npt.ArrayLike, t_seq: int, n: int) -> IntArray:
 
 
 def checked_labels(m_labels: npt.ArrayLike, n: int, vocab: int, *, name: str = "m_labels") -> FloatArray:
-    """Return m_labels as float32 (n, vocab), finite and not negative. Raises TinyNNValueError or TinyNNTypeError."""
+    """Return m_labels as float32 (n, vocab), finite and not negative.
+
+    Raises TinyNNValueError or TinyNNTypeError for any other value.
+    """
     array = float_array(name, m_labels, n * vocab)
     if array.shape != (n, vocab):
         raise TinyNNValueError(f"{name} must have shape (t_seq * t_batch, vocab) = ({n}, {vocab}), got {array.shape}")
@@ -57,7 +66,7 @@ def checked_labels(m_labels: npt.ArrayLike, n: int, vocab: int, *, name: str = "
 def checked_targets(targets: npt.ArrayLike, n: int, vocab: int, needs_token: bool = True) -> IntArray:
     """Return targets as int32 (n,). Each must be a token id, IGNORE_ID or IGNORED; IGNORED becomes IGNORE_ID.
 
-    needs_token: at least one target must be a token id. Raises TinyNNValueError or TinyNNTypeError.
+    needs_token: at least one target must be a token id. Raises TinyNNValueError or TinyNNTypeError for any other value.
     """
     array = int_array("targets", targets, n)
     if array.shape != (n,):
@@ -82,7 +91,10 @@ def checked_targets(targets: npt.ArrayLike, n: int, vocab: int, needs_token: boo
 
 
 def checked_clip(max_norm: float, gradient_scale: float, clips: bool) -> FloatArray:
-    """Return [[max_norm, gradient_scale]] as float32. Raises TinyNNValueError or TinyNNTypeError."""
+    """Return [[max_norm, gradient_scale]] as float32.
+
+    Raises TinyNNValueError or TinyNNTypeError for any other value.
+    """
     values = (float32("max_norm", max_norm), float32("gradient_scale", gradient_scale))
     if not 0.0 <= values[0] < float("inf"):
         raise TinyNNValueError(f"max_norm must be finite and at least 0, got {max_norm!r}")
@@ -94,7 +106,10 @@ def checked_clip(max_norm: float, gradient_scale: float, clips: bool) -> FloatAr
 
 
 def checked_divisor(divisor: float) -> float:
-    """Return the divisor of the loss as a float32 number. Raises TinyNNValueError or TinyNNTypeError."""
+    """Return the divisor of the loss as a float32 number.
+
+    Raises TinyNNValueError or TinyNNTypeError for any other value.
+    """
     value = float32("loss_divisor", divisor)
     if not 0.0 < value < float("inf"):
         raise TinyNNValueError(f"loss_divisor must be finite and above 0, got {divisor!r}")
@@ -104,7 +119,7 @@ def checked_divisor(divisor: float) -> float:
 def checked_hp(m_hp: npt.ArrayLike) -> FloatArray:
     """Return m_hp as float32 (1, 7), the values that `AdamW.hp` makes. The range of each value is checked.
 
-    Raises TinyNNValueError or TinyNNTypeError.
+    Raises TinyNNValueError or TinyNNTypeError for any other value.
     """
     array = _checked_row("m_hp", m_hp, _HP)
     if array[0, _HP.index("eps")] == 0.0:
@@ -117,7 +132,7 @@ def checked_hp(m_hp: npt.ArrayLike) -> FloatArray:
 def checked_muon_hp(muon_hp: npt.ArrayLike | None, needed: bool) -> FloatArray | None:
     """Return muon_hp as float32 (1, 3), the values that `Muon.hp` makes, or None if Muon is not used.
 
-    needed: whether the optimizer of the model is Muon. Raises TinyNNValueError or TinyNNTypeError.
+    needed: whether the optimizer of the model is Muon. Raises TinyNNValueError or TinyNNTypeError for any other value.
     """
     if (muon_hp is not None) != needed:
         what = "muon_hp is missing: it must be given" if needed else "muon_hp must be left out: it can be used only"
@@ -128,7 +143,7 @@ def checked_muon_hp(muon_hp: npt.ArrayLike | None, needed: bool) -> FloatArray |
 def checked_step(step: int | None, needed: bool) -> int | None:
     """Return the number of a step, or None if the moments of the model are f32.
 
-    needed: whether moments of the model are bfloat16. Raises TinyNNValueError or TinyNNTypeError.
+    needed: whether moments of the model are bfloat16. Raises TinyNNValueError or TinyNNTypeError for any other value.
     """
     if step is None and needed:
         raise TinyNNValueError("step is missing: it must be given for a model that was realized with moments='bf16'")

@@ -80,7 +80,10 @@ def fixed_target(vocab: int, context: int, target_id: int) -> npt.NDArray[np.flo
 
 
 def one_hot_class(num_classes: int, label: int) -> npt.NDArray[np.float32]:
-    """Return a row float32 (1, num_classes), one-hot at label. Raises TinyNNValueError or TinyNNTypeError."""
+    """Return a row float32 (1, num_classes), one-hot at label.
+
+    Raises TinyNNValueError if a number is out of range, and TinyNNTypeError if a value is not an integer.
+    """
     num_classes = integer("num_classes", num_classes, 1)
     return rows_of(np.array([integer("label", label, 0, num_classes - 1)]), num_classes)
 

@@ -326,9 +326,11 @@ class Layout(ABC):
 
     @abstractmethod
     def checked_labels(self, labels: npt.ArrayLike, needs_token: bool = True) -> FloatArray | IntArray:
-        """Return labels with the shape and dtype of their input tensor. Raises TinyNNValueError or TinyNNTypeError.
+        """Return labels with the shape and dtype of their input tensor.
 
         needs_token: refuse targets that are all ignored.
+
+        Raises TinyNNValueError or TinyNNTypeError for wrong labels.
         """
 
     def number_of_targets(self, labels: FloatArray | IntArray) -> int:  # noqa: ARG002

@@ -1,4 +1,4 @@
-"""ToyLR, the learning rate schedules of the reference. `toynn train` uses `toynn.training.schedule` instead."""
+"""ToyLR, the learning rate schedules of the Ruby project toy. `toynn train` uses `toynn.training.schedule` instead."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from toynn.arguments import integer, not_negative, real
 
 
 class ToyLR:
-    """The reference's schedules. All methods are static."""
+    """The schedules of the Ruby project toy. All methods are static."""
 
     @staticmethod
     def cosine(step: int, n_steps: int, lr_max: float, lr_min: float, warmup_steps: int) -> float:

@@ -20,7 +20,7 @@ class Muon(Initialised):
     columns) is lr sqrt(max(1, rows / columns)) times a matrix whose singular values are about 1, computed from the
     momentum of the gradient. Before the update, W is multiplied by 1 - lr * weight_decay. The defaults are those of
     Keller Jordan, "Muon: An optimizer for hidden layers in neural networks" (2024), except that the article uses no
-        weight decay.
+    weight decay.
     """
 
     lr: float = 0.02

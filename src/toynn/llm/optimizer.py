@@ -1,8 +1,8 @@
 """The optimizer in a training graph: which weights it updates, in which order, and which weights decay.
 
 Each trained weight gets one step of AdamW, or of Muon if the weight has only one moment. The steps of the weights of
-the layers come first. Weight decay always applies to matrices. With decay_vectors=True, as in the reference, it applies
-to norms and biases too; `toynn.train` uses False.
+the layers come first. Weight decay always applies to matrices. With decay_vectors=True, as in the Ruby project toy, it
+applies to norms and biases too; `toynn.train` uses False.
 """
 
 from __future__ import annotations

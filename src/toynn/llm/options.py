@@ -28,13 +28,13 @@ class RecipeOptions(Initialised):
     untied: the output matrix is a weight of its own, not the embedding.
     qkv_bias: the projections q, k and v have biases.
     seed, init_scale: random seed of the initial weights, and the factor of their standard deviation.
-    init_stream: the random generator of the initial weights. "xorshift64" is the generator with which the reference's
-        older curves were recorded.
+    init_stream: the random generator of the initial weights. "xorshift64" is the generator with which the older
+        curves of the Ruby project toy were recorded.
     n_threads: number of threads. None: the number of cores that this process may use. Results never depend on this
         number.
-    layout: "per_head" is the reference's graph, with one weight and one attention for each head, on ggml's operators.
-        "fused" is the same model with one weight for each projection, on the shim's kernels. Use "fused" for training.
-        Both layouts start from the same bits and compute the same numbers within rounding.
+    layout: "per_head" is the graph of the Ruby project toy, with one weight and one attention for each head, on ggml's
+        operators. "fused" is the same model with one weight for each projection, on the shim's kernels. Use "fused" for
+        training. Both layouts start from the same bits and compute the same numbers within rounding.
     optimizer: "adamw" updates all weights by AdamW. "muon" updates the matrices of the layers by Muon, which keeps one
         moment for each matrix instead of two, and all other weights by AdamW. Fused layout only. "none": the model has
         no moments, and its training graph computes only gradients (`LlamaSeqEngine.add_gradients`). Fused layout only.

@@ -241,7 +241,10 @@ class Parameters:
             self.upload(name, weights[name])
 
     def upload(self, name: str, values: npt.ArrayLike) -> None:
-        """Set a weight or moment to the values of an array of its size. Raises TinyNNValueError or TinyNNTypeError."""
+        """Set a weight or moment to the values of an array of its size.
+
+        Raises TinyNNValueError or TinyNNTypeError for any other value, or for an unknown name.
+        """
         tensor, size = self.tensor(name)
         array = float_array("values", values, math.prod(size))
         if array.shape != size:

@@ -73,7 +73,9 @@ class ReferenceValues:
     def checked(cls, inputs: PreferenceInputs | None, reference: object, n: int) -> ReferenceValues | None:
         """Return the checked values; None if the graph has no preference.
 
-        n: number of sequences. Raises TinyNNValueError or TinyNNTypeError.
+        n: number of sequences.
+
+        Raises TinyNNValueError or TinyNNTypeError if `reference` is wrong or does not fit the graph.
         """
         if inputs is None:
             if reference is not None:

@@ -1,4 +1,8 @@
-"""The sums of a step over its windows, in the order of csrc/kernels/window_sums.h."""
+"""The sums of a step over its windows, in the order of csrc/kernels/window_sums.h.
+
+Windows are added as a binary tree. The node (start, level) is the sum of the windows start to start + 2^level - 1.
+Above level 0, a node is the sum of two nodes, one for each half of its windows.
+"""
 
 from __future__ import annotations
 

@@ -25,9 +25,10 @@ class RopeScaling(Initialised):
     `llama3_hf(...)`.
 
     The angle of pair i at position p is p * rope_base^(-2i / d_head) * `angle_scale` / `freq_factors`[i], and q and k
-    are multiplied by `amplitude`. Positional arguments are in the reference's order.
+    are multiplied by `amplitude`. Positional arguments have the same order as in the Ruby project toy.
 
-    low_freq_factor, high_freq_factor: the reference's names of low_freq and high_freq, as keywords and attributes.
+    low_freq_factor, high_freq_factor: the names of low_freq and high_freq in the Ruby project toy, as keywords and
+        attributes.
     """
 
     kind: str = documented(
@@ -162,7 +163,7 @@ class RopeScaling(Initialised):
         cls, factor: float, low_freq: float | None = None, high_freq: float | None = None, orig_max_pos: int = 0, *,
         low_freq_factor: float | None = None, high_freq_factor: float | None = None,
     ) -> RopeScaling:  # fmt: skip
-        """Return Llama 3's scaling as in the reference.
+        """Return Llama 3's scaling as in the Ruby project toy.
 
         Short wavelengths keep their frequency, and the frequency of long wavelengths is divided by factor. Between
         them, the divisor of the frequency rises linearly from 1 to factor.
@@ -191,12 +192,12 @@ class RopeScaling(Initialised):
 
     @property
     def low_freq_factor(self) -> float:
-        """The reference's name of low_freq."""
+        """The name of low_freq in the Ruby project toy."""
         return self.low_freq
 
     @property
     def high_freq_factor(self) -> float:
-        """The reference's name of high_freq."""
+        """The name of high_freq in the Ruby project toy."""
         return self.high_freq
 
     @property
@@ -301,9 +302,9 @@ def _assignable(*names: str) -> Callable[[type[Config]], type[Config]]:
 class SmolLM2Config(Initialised):
     """The sizes of a model of the llama family.
 
-    The caller can assign new values to head_dim, donor_d_in and rope_scaling, as in the reference. The checks of the
-    constructor then run again. A model copies this object, so a later assignment does not change the model. All other
-    fields, and all fields of subclasses, are frozen.
+    The caller can assign new values to head_dim, donor_d_in and rope_scaling, as in the Ruby project toy. The checks of
+    the constructor then run again. A model copies this object, so a later assignment does not change the model. All
+    other fields, and all fields of subclasses, are frozen.
 
     head_dim: 0 becomes d_model / n_heads in the constructor. So `dataclasses.replace(cfg, d_model=...)` keeps the old
         head size; pass `head_dim=0` too to derive it again.

@@ -1,4 +1,4 @@
-"""The random streams of initial weights: Box-Muller over a 31-bit LCG, or over the older xorshift64."""
+"""The random streams of initial weights, as in the Ruby project toy: Box-Muller over a 31-bit LCG or xorshift64."""
 
 from __future__ import annotations
 
@@ -25,14 +25,17 @@ class GaussianStream(Initialised):
 
 
 class Lcg31Stream(GaussianStream):
-    """The reference's generator: s becomes (s*1103515245 + 12345) mod 2^31, and (s+1)/2^31 is a uniform number."""
+    """The generator of the Ruby project toy.
+
+    s becomes (s*1103515245 + 12345) mod 2^31, and (s+1)/2^31 is a uniform number.
+    """
 
     def __init__(self, seed: int) -> None:
         super().__init__(TNN_RANDOM_LCG31, seed)
 
 
 class XorShift64Stream(GaussianStream):
-    """The older generator, with which the reference's published curves were recorded.
+    """The older generator of the Ruby project toy, with which its published curves were recorded.
 
     With seed 0 it never changes its state.
     """

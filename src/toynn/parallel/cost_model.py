@@ -82,7 +82,8 @@ def step_cost(
     embedding: number of parameters of the embedding. The gradient of the embedding is computed last, so its transfer is
         not hidden.
 
-    The windows of each process must be one node of the tree over the windows. Each gradient is then sent once.
+    The windows of each process must be one node of the binary tree in which windows are added (see
+    `toynn.llm.window_sums`). Each gradient is then sent once.
     """
     touched = parameters * (TOUCHED + TOUCHED_OF_SLICE / n)
     sent = 2 * BYTES * parameters * (n - 1) / n  # an all-to-all exchange of gradients and an all-gather of weights

@@ -36,7 +36,7 @@ class Place(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """A run of the ladder. kind: the kind of text. log_loss: the logarithm of its loss in nats per byte."""
+    """A measured run. kind: the kind of text. log_loss: the logarithm of the loss in nats per byte."""
 
     kind: str
     place: Place
@@ -47,9 +47,12 @@ class Measured(NamedTuple):
 class Scales:
     """How much the law errs, and how similar the errors of similar runs are.
 
-    amplitude, noise: by kind of text, standard deviations of the logarithm of a loss: of the error that similar runs
-    share, and of the error that only one run has. lengths: distances in the logarithms of the weights, of the bytes
-    read, and of the different bytes read.
+    The error of a run is an error of the logarithm of the loss. One part of the error is shared by similar runs, and
+    the other part belongs to the run alone.
+
+    amplitude: for each kind of text, the standard deviation of the shared part.
+    noise: for each kind of text, the standard deviation of the other part.
+    lengths: the lengths by which the distances d1, d2 and d3 are divided (see the start of this file).
     """
 
     amplitude: dict[str, float]

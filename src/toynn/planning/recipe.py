@@ -59,7 +59,10 @@ PROBE = SIZES[0]
 
 
 def warmup_of(steps: int) -> int:
-    """Return the number of warm-up steps of a run of `steps` steps. Raises TinyNNValueError or TinyNNTypeError."""
+    """Return the number of warm-up steps of a run of `steps` steps.
+
+    Raises TinyNNValueError or TinyNNTypeError if `steps` is not a number of steps.
+    """
     return min(WARMUP, integer("steps", steps, 1) // 5)
 
 

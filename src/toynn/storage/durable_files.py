@@ -55,7 +55,10 @@ def write_synced(path: Path, content: bytes) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until the content of a file, or the entries of a folder, are on the disk. Raises OSError."""
+    """Wait until the content of a file, or the entries of a folder, are on the disk.
+
+    Raises OSError if the system reports a failure.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

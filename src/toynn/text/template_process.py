@@ -33,7 +33,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 
 class RenderError(Exception):
-    """A request cannot be fulfilled. Its first argument is the kind of the error, its second the message."""
+    """A request cannot be fulfilled. The exception has two arguments: the kind of the error, and the message."""
 
 
 class _Track:

@@ -34,8 +34,8 @@ def tnn_upload_from_float_array(s: Session, t: Tensor, data: npt.ArrayLike, n: i
 
     `data` is any array-like of floating or integer dtype. The numbers are rounded to f32 and then to the tensor's
     dtype. For a tensor of shape [cols, rows], an array (cols, rows) is refused: use `upload_transposed` for it. Any
-    other shape is accepted. The optional argument `n`, which the reference has too, is the number of elements of
-    `data`.
+    other shape is accepted. The optional argument `n`, which the Ruby project toy has too, is the number of elements
+    of `data`.
 
     Raises:
         TinyNNValueError: `data` has another number of elements than the tensor, a number that does not fit f32, or the
@@ -70,7 +70,7 @@ def _not_transposed(t: Tensor, array: FloatArray) -> None:
 def tnn_upload_from_int_array(s: Session, t: Tensor, data: npt.ArrayLike, n: int | None = None) -> None:
     """Upload integers to an i32 tensor with the same number of elements. Dimension ne0 varies fastest.
 
-    The optional argument `n`, which the reference has too, is the number of elements of `data`.
+    The optional argument `n`, which the Ruby project toy has too, is the number of elements of `data`.
 
     Raises the errors of `tnn_upload_from_float_array`.
     """
@@ -119,12 +119,13 @@ def tnn_download_to_int_array(s: Session, t: Tensor) -> IntArray:
 def tnn_download_window_sum(
     s: Session, first: int, level: int, at: int, n: int, out: FloatArray | None = None
 ) -> FloatArray:
-    """Return n elements, from element `at` on, of a node of the tree over the windows of a step, float32 (n,).
+    """Return n elements, from element `at` on, of the sum of the gradients in some windows of a step, float32 (n,).
 
     out: a contiguous, writable float32 array (n,), which receives the elements and is returned; None for a new array.
 
-    The node is the sum of the gradients in the windows first to first + 2^level - 1, all of which belong to batches of
-    the unfinished step. `tnn_gradient_place` returns the place of the gradient of a parameter in the node.
+    The windows are first to first + 2^level - 1, and all of them belong to batches of the unfinished step. The sum is a
+    node of the binary tree in which the windows are added. `tnn_gradient_place` returns the place of the gradient of a
+    parameter in a node.
 
     Raises:
         TinyNNValueError: the session does not have the node, or the elements are outside of it.
@@ -183,7 +184,7 @@ def upload_transposed(s: Session, t: Tensor, m: npt.ArrayLike) -> None:
 
 
 def download_to_mat(s: Session, t: Tensor, rows: int, cols: int) -> FloatArray:
-    """Return the array that `download_row_major` returns. The reference uses this name for large tensors."""
+    """Return the array that `download_row_major` returns. The Ruby project toy uses this name for large tensors."""
     return download_row_major(s, t, rows, cols)
 
 

@@ -1,4 +1,4 @@
-"""Weights that are the pages of a file: MappedFile, and the call that attaches one to a session."""
+"""Weights that are mapped from a file: MappedFile, and the call that attaches one to a session."""
 
 from __future__ import annotations
 

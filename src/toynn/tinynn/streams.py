@@ -1,4 +1,4 @@
-"""The random streams from which the reference draws initial weights. These calls need no session."""
+"""The random streams from which the Ruby project toy draws initial weights. These calls need no session."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class BucketExchange:
     """Exchanges the gradients and the weights of all buckets.
 
     shards: the buckets in the order in which their gradients become complete, each with its shard in this process.
-    nodes: for each process, the nodes (start, level) of the tree over the windows that the process computes.
+    nodes: for each process, its windows as nodes (start, level) of a binary tree; see `toynn.llm.window_sums`.
     windows: number of windows of a step.
     """
 
@@ -113,7 +113,7 @@ class BucketExchange:
         return self._processes.transferring() if len(self._shards) > 1 else nullcontext()
 
     def _lengths(self, bucket: Bucket) -> list[int]:
-        """Return, for each process, how many elements of a node of the tree the process receives."""
+        """Return, for each process, how many elements the process receives of the sum of each node."""
         return [sum(piece.size * len(self._places[piece.name]) for piece in pieces) for pieces in bucket.slices]
 
     def _finish(self, most: int, use: Callable[[_Transfer], None]) -> None:

@@ -299,11 +299,17 @@ class TrainConfig:
         return self.train.batch * self.train.accumulate
 
     def batches_of(self, step: int) -> int:
-        """Return the number of batches of a step, counted from 1. Raises TinyNNValueError or TinyNNTypeError."""
+        """Return the number of batches of a step, counted from 1.
+
+        Raises TinyNNValueError or TinyNNTypeError if `step` is not the number of a step.
+        """
         return self.train.accumulate * self.schedule.growth(step)
 
     def windows_before(self, steps: int) -> int:
-        """Return the number of windows or pairs of the first steps. Raises TinyNNValueError or TinyNNTypeError."""
+        """Return the number of windows or pairs of the first steps.
+
+        Raises TinyNNValueError or TinyNNTypeError if `steps` is not a number of steps.
+        """
         steps, schedule = integer("steps", steps, 0), self.schedule
         growing = sum((steps - after) * schedule.growth(after) for after in schedule.double_batch if after < steps)
         return (steps + growing) * self.windows_of_step

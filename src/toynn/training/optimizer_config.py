@@ -149,13 +149,16 @@ class ScheduleArgs:
     def growth(self, step: int) -> int:
         """Return the factor by which the number of batches has grown in a step, counted from 1.
 
-        Raises TinyNNValueError or TinyNNTypeError.
+        Raises TinyNNValueError or TinyNNTypeError if `step` is not the number of a step.
         """
         step = integer("step", step, 0)
         return 1 << sum(after < step for after in self.double_batch)
 
     def warmup_of(self, steps: int) -> int:
-        """Return the number of warm-up steps in a run of `steps` steps. Raises TinyNNValueError or TinyNNTypeError."""
+        """Return the number of warm-up steps in a run of `steps` steps.
+
+        Raises TinyNNValueError or TinyNNTypeError if `steps` is not a number of steps.
+        """
         steps = integer("steps", steps, 1)
         return min(100, steps // 10) if self.warmup is None else self.warmup
 

@@ -1,7 +1,7 @@
 """Take the steps of a run in several processes, with the same bits as a single process.
 
 Each process computes the gradients of its windows (`shares.WindowShare`). Each process receives its slice of the
-gradient from all processes, and adds the received nodes in the order of the tree over the windows
+gradient from all processes, and adds the received sums of windows in the order of a binary tree
 (csrc/kernels/window_sums.h). The process updates its slice of the weights, and all processes receive the updated
 slices. Gradients and weights are exchanged in buckets (`bucket_exchange.BucketExchange`).
 """
@@ -60,7 +60,7 @@ class ParallelSteps(StepsOnWindows):
         self._exchange: BucketExchange | None = None
 
     def _divide(self, places: Mapping[str, tuple[int, ...]]) -> BucketExchange:
-        """Divide the weights into buckets, and set this process's shards to their weights and moments.
+        """Divide the weights into buckets, and copy weights and moments to the shards of this process.
 
         places: the result of `LlamaSeqEngine.gradient_places`. Gradients are computed in the order of their places.
         """

@@ -86,7 +86,7 @@ class RunLog:
                 self.sync()
 
     def sync(self) -> None:
-        """Wait until all lines are on the disk. Raises OSError."""
+        """Wait until all lines are on the disk. Raises OSError if a line cannot be written."""
         with naming_file(self._path):
             os.fsync(self._file.fileno())
 

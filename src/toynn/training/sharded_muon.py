@@ -26,7 +26,10 @@ class MuonSteps:
         self._steps: dict[tuple[int, ...], MuonStep] = {}
 
     def of(self, shape: tuple[int, ...]) -> MuonStep:
-        """Return the step for matrices of this shape. Raises TinyNNMemoryError."""
+        """Return the step for matrices of this shape.
+
+        Raises TinyNNMemoryError if the graph of the step does not fit into memory.
+        """
         if shape not in self._steps:
             rows, columns = shape
             self._steps[shape] = MuonStep(rows, columns, self._n_threads)

@@ -36,7 +36,7 @@ class WindowShare:
 
     @property
     def nodes(self) -> list[tuple[int, int]]:
-        """The nodes (start, level) of the tree over the windows that the process computes."""
+        """The windows of the process as nodes (start, level) of a binary tree; see `toynn.llm.window_sums`."""
         return largest_nodes(self.first, self.batch * self.batches)
 
 

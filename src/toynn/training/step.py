@@ -151,7 +151,9 @@ class TrainingSteps(StepsOnWindows):
         return MadeTensors(shapes, self._engine.download_weight, bf16)
 
     def build_graph(self, length: int | None = None) -> None:
-        """Build the training graph, if the engine does not have it. Raises TinyNNMemoryError.
+        """Build the training graph, if the engine does not have it.
+
+        Raises TinyNNMemoryError if the graph does not fit into memory.
 
         length: tokens of a sequence. Default: the length of the longest window. The memory of the longest graph is used
         again for all other graphs.

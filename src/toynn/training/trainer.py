@@ -135,7 +135,10 @@ class _Trainer:
         continue_prompts: ContinuePrompts | None,
         processes: Processes | None,
     ) -> None:
-        """Realize the model and build its training graph, if the run takes steps. Raises TinyNNMemoryError."""
+        """Realize the model and build its training graph, if the run takes steps.
+
+        Raises TinyNNMemoryError if they do not fit into memory.
+        """
         self._processes = processes
         self._args, self._start, self._run, self._engine, self._data = args, start, run, engine, data
         self._config = config = start.config

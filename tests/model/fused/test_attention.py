@@ -21,9 +21,10 @@ HEADS, KV, D, VOCAB = 4, 2, 6, 11
 ROW = (HEADS + 2 * KV) * D
 BASE = 100.0
 
-# Sequences of one block of queries and of several blocks, with windows that are smaller than a block, about as
-# large as a block, or larger than a block. The scores of the last sequence consist of three blocks of keys.
+# The scores of a sequence of this length consist of three blocks of keys.
 LONG = 781
+# Sequences (length, number, window) of one block of queries and of several blocks, with windows that are smaller than a
+# block, about as large as a block, or larger than a block.
 SIZES = [(1, 2, 1), (7, 2, 3), (7, 1, 7), (97, 1, 96), (130, 2, 17), (200, 1, 97), (200, 1, 130), (100, 1, 1)]
 SIZES.append((LONG, 1, LONG))
 

@@ -1,4 +1,4 @@
-"""Weights that are the pages of a file: their values, their products, and refused calls."""
+"""Weights that are mapped from a file: their values, their products, and refused calls."""
 
 from __future__ import annotations
 

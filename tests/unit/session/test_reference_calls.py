@@ -1,4 +1,4 @@
-"""The calls have the argument order of the reference, and calls in the order of older versions are errors."""
+"""The calls have the argument order of the Ruby project toy, and calls in the order of older versions are errors."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def test_the_aliases_build_a_graph() -> None:
 
 
 def test_a_session_without_persistent_tensors_needs_no_finalize() -> None:
-    """The reference's helpers for one product allocate inputs, build and compute, but never finalize the weights."""
+    """The Ruby project toy computes a single product in this way: it never finalizes the weights."""
     a, b = normal(2, 4), normal(3, 4)
     with nn.persistent_new(0) as s:
         with pytest.raises(TinyNNValueError, match="rows = 0"):  # an input that is refused changes nothing

@@ -20,7 +20,7 @@ def s() -> Iterator[Session]:
 
 
 def test_a_second_graph_steps_a_weight_that_the_first_graph_reads(s: Session) -> None:
-    """The reference uses two graphs in this way: the first graph reads w, and the second graph updates w with AdamW."""
+    """The Ruby project toy uses two graphs in this way: the first reads w, and the second updates w with AdamW."""
     w0, grad = np.linspace(-0.5, 0.6, 12, dtype=np.float32).reshape(3, 4), np.linspace(-0.3, 0.25, 12).reshape(3, 4)
     w, m, v = (nn.tnn_input_2d_f32_persistent(s, 3, 4) for _ in range(3))
     hp = nn.tnn_input_1d_f32_persistent(s, 7)

@@ -69,7 +69,7 @@ class _Splitter:
             self._held, self._size = [], 0
 
     def _before(self) -> Iterator[Item]:
-        """Drop the text before the array, which must be empty."""
+        """Drop the white space before the array. Yield an error if there is any other text before the array."""
         raw = b"".join(self._held)
         if raw.removeprefix(b"\xef\xbb\xbf").strip(_SPACE):
             yield Item(self.line, None, "there is text before the array")

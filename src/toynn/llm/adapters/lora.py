@@ -1,7 +1,8 @@
 """LoRA: the initial values of its matrices. The graph of an adapter is in `llm/per_head/graph.py`.
 
-The random numbers are those of the reference: a 31-bit LCG that starts from the raw seed and discards no numbers. Each
-initial value uses two uniform numbers, u1 and u2, and is init_scale * sqrt(-2 ln u1) * cos(2 pi u2), computed in f64.
+The random numbers are those of the Ruby project toy: a 31-bit LCG that starts from the raw seed and discards no
+numbers. Each initial value uses two uniform numbers, u1 and u2, and is init_scale * sqrt(-2 ln u1) * cos(2 pi u2),
+computed in f64.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The model from token ids to logits (level L3 of the reference), built with the code of the per_head layout."""
+"""The model from token ids to logits (level L3 of the Ruby project toy), with the code of the per_head layout."""
 
 from __future__ import annotations
 

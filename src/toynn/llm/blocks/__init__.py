@@ -1,4 +1,4 @@
-"""The transformer block (level L2 of the reference), built with the code of the per_head layout."""
+"""The transformer block (level L2 of the Ruby project toy), built with the code of the per_head layout."""
 
 from __future__ import annotations
 

@@ -158,8 +158,9 @@ class PartialSteps(TunedModel):
         """Return, for each trained weight in the order of the optimizer steps, the places of its gradient in the result
         of `window_sum`.
 
-        A gradient with two places is the sum of both parts; see `tnn_gradient_parts`. Raises SessionError before a
-        training graph is built.
+        A gradient with two places is the sum of the values at both places; see `tnn_gradient_parts`.
+
+        Raises SessionError before a training graph is built.
         """
         layout = self._require_layout()
         s, trained = layout.session, layout.parameters.in_step_order()

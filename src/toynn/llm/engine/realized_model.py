@@ -81,7 +81,7 @@ class RealizedModel(Initialised):
             self._graph = None
             layout.use_length(t_seq)
 
-    # ---- names of the reference implementation ----
+    # ---- names that the Ruby project toy has too ----
 
     @property
     def sess(self) -> Session:
@@ -189,7 +189,10 @@ class RealizedModel(Initialised):
         return self._require_layout().parameters.download(name)
 
     def upload_weight(self, name: str, values: npt.ArrayLike) -> None:
-        """Set a weight or a moment to finite numbers in its shape. Raises TinyNNValueError or TinyNNTypeError."""
+        """Set a weight or a moment to finite numbers in its shape.
+
+        Raises TinyNNValueError or TinyNNTypeError for any other values, or for an unknown name.
+        """
         self._require_layout().parameters.upload(name, values)
 
     def gradient(self, name: str) -> FloatArray:
@@ -232,7 +235,7 @@ class RealizedModel(Initialised):
         return self._layout
 
     def _built_graph(self) -> ForwardGraph:
-        """Return the current graph. If there is none, build the forward graph, as the reference's realize does."""
+        """Return the current graph. If there is none, build the forward graph, as the Ruby project toy does."""
         layout = self._require_layout()
         with layout.session.exclusive():
             if self._graph is None:

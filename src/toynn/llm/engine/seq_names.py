@@ -1,4 +1,4 @@
-"""SeqNames: the attributes of an engine under the names that they have in the reference (seq_*, t_seq_*)."""
+"""SeqNames: the attributes of an engine under the names that they have in the Ruby project toy."""
 
 from __future__ import annotations
 
@@ -48,8 +48,9 @@ class SeqBlock(Initialised):
 
 
 class SeqNames(RealizedModel):
-    """The attributes that the reference's engine has. Before realize and after close, all of them except seq_realized
-    raise SessionError.
+    """The attributes that the engine of the Ruby project toy has (seq_*, t_seq_*).
+
+    Before realize and after close, all of them except seq_realized raise SessionError.
 
     If there is no graph yet, reading an attribute of the graph builds the forward graph.
     """

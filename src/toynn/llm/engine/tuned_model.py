@@ -157,7 +157,7 @@ class TunedModel(SeqNames):
         """Declare a frozen base in the fused layout, with a trained adapter on its matrices.
 
         Args:
-            base: a GgufBase, whose weights are the pages of its file and keep their types, or a TrainedModel.
+            base: a GgufBase, whose weights are mapped from its file and keep their types, or a TrainedModel.
             spec: rank, scale and targets of the adapter.
             options: t_seq, t_batch, n_threads and precision are used; seed applies to A. layout must be "fused".
             adapter: the values of all matrices by name, as in `TrainedAdapter.tensors`. None: A is drawn from the seed
@@ -229,7 +229,7 @@ class TunedModel(SeqNames):
         n_threads: int | None = None,
         oversubscribe: bool = False,
     ) -> None:
-        """Declare the model on a frozen base whose weights are the pages of its file, in the types of the file.
+        """Declare the model on a frozen base whose weights are mapped from its file, in the types of the file.
 
         Args:
             gguf: the base, a GgufBase. Its matrices are F32, F16, BF16 or of a quantized type that ggml multiplies.

@@ -97,7 +97,7 @@ class LlamaDecoder(Initialised):
     ) -> LlamaDecoder:
         """Return a decoder of a base, with an adapter or without one.
 
-        The weights of a GgufBase are the pages of its file and keep their types. The results have the same bits as
+        The weights of a GgufBase are mapped from its file and keep their types. The results have the same bits as
         with the dequantized weights.
 
         Args:

@@ -1,1 +1,1 @@
-"""The per_head layout, as in the reference: one weight and one attention for each head, on ggml's operators."""
+"""The per_head layout, as in the Ruby project toy: one weight and one attention per head, on ggml's operators."""

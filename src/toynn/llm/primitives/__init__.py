@@ -1,4 +1,4 @@
-"""Graph functions (level L1 of the reference), built with the code of the per_head layout.
+"""Graph functions (level L1 of the Ruby project toy), built with the code of the per_head layout.
 
 The first argument of each function is a session.
 """

@@ -1,4 +1,4 @@
-"""Recipes (level L4 of the reference). A training script uses one recipe."""
+"""Recipes (level L4 of the Ruby project toy). A training script uses one recipe."""
 
 from toynn.llm.recipes.from_scratch import FromScratch
 from toynn.llm.recipes.lora import LoRA

@@ -21,7 +21,7 @@ Self = TypeVar("Self", bound="Recipe")
 class Recipe(Initialised, ABC):
     """A model that is realized once, and then trained one step at a time.
 
-    Each recipe gives its engine and the handles of its training graph under the names of the reference.
+    Each recipe gives its engine and the handles of its training graph under the names of the Ruby project toy.
     """
 
     def __init__(self, *, pin: bool = False) -> None:

@@ -69,7 +69,7 @@ def tnn_conv_1d(s: Session, kernel: Tensor, x: Tensor, s0: int, p0: int, d0: int
 def tnn_conv_2d(s: Session, kernel: Tensor, x: Tensor, s0: int, s1: int, p0: int, p1: int, d0: int, d1: int) -> Tensor:
     """Return the convolution of x: [out_w, out_h, out_channels, N].
 
-    See `tnn_conv_1d`.
+    As in `tnn_conv_1d`, the convolution has no derivative.
 
     Args:
         kernel: f32 or f16 [kw, kh, channels, out_channels].

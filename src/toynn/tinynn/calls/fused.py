@@ -291,7 +291,7 @@ def tnn_fused_preference_loss(
     log-probability in the reference model. The margin of a pair is the change of the first sequence minus the change of
     the second. Operand 0 of the result has the shape [sequences / 2, 3]. Operand 0 holds the loss of each pair, and
     then the derivative of the result with respect to the negative log-probability of each sequence. Losses are added in
-    f64, as a tree.
+    f64, as a binary tree over the pairs.
 
     Args:
         cross_entropy: a result of `tnn_fused_cross_entropy` or `tnn_fused_output_loss`.
