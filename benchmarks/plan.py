@@ -118,7 +118,7 @@ def markdown(results: list[Result]) -> str:
 
 
 def _machine(one: Result) -> str:
-    """Return in words how many cores a run could use, and whether other programs used them too."""
+    """Return in words whether other programs used the machine during a run, and how many cores the run could use."""
     return f"{'loaded' if one.loaded else 'idle'}, {one.cores} {'core' if one.cores == 1 else 'cores'}"
 
 

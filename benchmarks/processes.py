@@ -210,7 +210,7 @@ def main() -> None:
     parser.add_argument("--mpiexec", default="mpiexec", help="Command that starts the processes (default: mpiexec).")
     parser.add_argument("--models", nargs="+", choices=[one.name for one in MODELS], default=["tiny", "small"])
     parser.add_argument(
-        "--rounds", type=int, default=3, help="Number of runs with each compared setting, in turn (default: 3)."
+        "--rounds", type=int, default=3, help="Number of runs with each setting; the settings take turns (default: 3)."
     )
     parser.add_argument("--table", action="store_true", help="Only print the predictions, without a measurement.")
     parser.add_argument(

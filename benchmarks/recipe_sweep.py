@@ -41,14 +41,14 @@ SIZES: dict[str, dict[str, int]] = {
 _KEYS = ("model.init_scale", "optimizer.", "schedule.kind", "schedule.warmup", "schedule.decay", "schedule.min_ratio")
 _WITHOUT_EFFECT = ("optimizer.moments", "optimizer.ema")
 
-# In POINTS, a value of these keys is a multiple of the value of the center, or of 0.64 / d_model.
+# Keys of POINTS whose value is a factor: of the value of the center, or of 0.64 / d_model.
 LR_FACTOR, MUON_LR_FACTOR, ADAMW_LR_FACTOR = "lr x", "muon_lr x", "lr * d_model / 0.64"
 _COSINE = {"schedule.kind": "cosine", "schedule.decay": 0}
 _WSD = {"schedule.kind": "wsd", "schedule.decay": STEPS // 5}
 
 
 def _adamw(**others: Any) -> dict[str, Any]:
-    """Return a point with AdamW for all weights, warm-up and a cosine to a tenth."""
+    """Return the settings of a run with AdamW for all weights, and with the schedule of the center."""
     recipe = {"optimizer.kind": "adamw", ADAMW_LR_FACTOR: 1.0, **_COSINE, "schedule.warmup": 25}
     return {**recipe, "schedule.min_ratio": 0.1, **others}
 
@@ -188,7 +188,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.recipe_sweep", description=__doc__)
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES), help="Model sizes to train.")
     parser.add_argument("--corpora", nargs="+", choices=CORPORA, default=list(CORPORA), help="Texts to train on.")
-    parser.add_argument("--points", nargs="+", choices=points, default=points, help="Settings to train with.")
+    parser.add_argument("--points", nargs="+", choices=points, default=points, help="Rows of the table to train.")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "sweep", help="Folder for the data and the runs.")
     parser.add_argument("--table-only", action="store_true", help="Only write the table, without training.")
     flags = parser.parse_args()

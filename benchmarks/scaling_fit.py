@@ -37,7 +37,8 @@ _PRIOR = 1.0 / math.log(2)
 _ITERATIONS = 500
 _SMALL = 1e-7  # the fit ends if no logarithm of a constant changes by more than this in an iteration
 _DIFFERENCE = 1e-6  # step of the numerical derivatives
-_AMPLITUDE, _LEAST_NOISE = 0.05, 0.005  # standard deviations of the logarithm of a loss: first value, smallest value
+_AMPLITUDE = 0.05  # the amplitude of `Scales` with which `calibrated` begins
+_LEAST_NOISE = 0.005  # the smallest noise of `Scales`
 # The values that `best_scales` compares: lengths in natural logarithms, and the noise divided by the amplitude.
 _LENGTHS = ((0.7, 1.4, 2.8), (0.7, 1.4, 2.8), (1.4, 2.8, 5.6))
 _NOISES = (0.1, 0.2, 0.4)
@@ -118,7 +119,7 @@ class Fitted:
 
     log_constants, covariance, scales: as in `toynn.planning.law.ScalingLaw`. runs: the runs, sorted by kind.
     precision: the inverse of the covariance of the logarithms of all losses, shape (runs, runs). weighted: the product
-    of `precision` with the distances of the losses from the law, shape (runs,). Both give the errors without runs.
+    of `precision` with the distances of the losses from the law, shape (runs,). `without` needs both arrays.
     """
 
     log_constants: dict[str, float]
@@ -129,10 +130,11 @@ class Fitted:
     weighted: Vector
 
     def without(self, left_out: Sequence[int]) -> tuple[Vector, Vector]:
-        """Return what the law gives for some runs if it is fitted without these runs.
+        """Return the errors of a law that is fitted without some runs, for these runs.
 
-        left_out: the positions of the runs in `runs`. Returns the logarithms of measured losses minus the expected
-        ones, and their standard deviations, each of shape (len(left_out),). The constants are treated as linear.
+        left_out: the positions of the runs in `runs`. Returns the logarithms of the measured losses minus the expected
+        logarithms, and the standard deviations of these differences, each of shape (len(left_out),). The law is treated
+        as linear in the logarithms of the constants.
         """
         deviations = np.linalg.inv(self.precision[np.ix_(left_out, left_out)])
         return deviations @ self.weighted[list(left_out)], np.sqrt(np.diag(deviations))
@@ -156,7 +158,7 @@ def fit(runs: Sequence[Run], scales: Scales | None = None, prior: float = _PRIOR
 def fit_with(runs: tuple[Measured, ...], scales: Scales, prior: float = _PRIOR, start: Vector | None = None) -> Fitted:
     """Return the law that fits the runs, which are sorted by kind.
 
-    start: the logarithms of the constants from which the fit starts; None: the usual ones.
+    start: the logarithms of the constants from which the fit starts; None: those of `_START`.
     """
     kinds = [kind for kind in KINDS if any(run.kind == kind for run in runs)]
     names = [f"{kind}.{name}" for kind in kinds for name in OF_KIND] + list(SHARED)

@@ -38,8 +38,8 @@ RESULTS = ROOT / "benchmarks" / "results" / "scaling_law.jsonl"
 PAGE = ROOT / "docs" / "planning.md"
 FEWEST = PROBE_STEPS  # steps of the shortest run of each size and text; each further run has twice as many steps
 
-# The runs in their order: a text, a size, and the largest number of steps. First come the runs near which plans of 1, 5
-# and 20 minutes lie on a machine with two cores.
+# The runs in their order: a text, a size, and the largest number of steps. The first runs are close to the models that
+# plans of 1, 5 and 20 minutes choose on a machine with two cores.
 LADDER = (
     ("stories-20MB", Size(32, 2), 2000),
     ("stories-0.3MB", Size(64, 3), 1000),
@@ -206,7 +206,7 @@ def markdown(results: list[Result], found: Fitted) -> str:
 
 
 def _errors(found: Fitted) -> str:
-    """Return a sentence about the errors of the law for runs that it was not fitted to."""
+    """Return a sentence about the errors of the curve, and about the errors for runs that were left out of the fit."""
     constants = {name: math.exp(value) for name, value in found.log_constants.items()}
     of_curve = [float(log_losses(constants, run.kind, [run.place])[0]) - run.log_loss for run in found.runs]
     alone = found.each_without()[0]

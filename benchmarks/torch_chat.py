@@ -3,9 +3,9 @@
 The values are those of nanochat's first release. Model: RoPE, attention with normalized queries and keys, ReLU squared,
 norms without weights, a norm after the embedding, and an output matrix of its own, whose logits are limited to +-15 by
 tanh. Optimizers: Muon with the learning rate 0.02 for the matrices of the layers, and AdamW with betas 0.8 and 0.95 for
-the embedding (0.2) and the output (0.004). These two rates are for a width of 768, and are multiplied by
-sqrt(768 / width). There is no warm-up of the learning rate. The rate falls to 0 during the last fifth of the steps. The
-momentum of Muon rises from 0.85 to 0.95 during 300 steps. Gradients are clipped to 1.
+the embedding (learning rate 0.2) and the output (learning rate 0.004). These two rates are for a width of 768, and are
+multiplied by sqrt(768 / width). There is no warm-up of the learning rate. The rate falls to 0 during the last fifth of
+the steps. The momentum of Muon rises from 0.85 to 0.95 during 300 steps. Gradients are clipped to 1.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Train models by the recipes of nanoGPT and nanochat in PyTorch, for the rows "recipe" of `make sweep`.
 
-A model has the width, the heads and the number of layers of toynn's model. Both feed-forward parts have the same number
-of weights: theirs has two matrices with 4 * width rows or columns, toynn's has three with 8/3 of the width. The models
-read the same windows in the same order, so all of them see the same tokens.
+A model has the width, the heads and the number of layers of toynn's model. The feed-forward part of a layer has two
+matrices with 4 * width rows or columns. In toynn's model, this part has three matrices with 8/3 * width rows or
+columns, so the number of weights is the same. The models read the same windows in the same order.
 """
 
 from __future__ import annotations
@@ -74,9 +74,9 @@ _RECIPES: dict[str, Callable[[int, Shape], _Recipe]] = {"nanogpt": _nanogpt, "na
 
 
 def trained(recipe: str, data: Path, shape: Shape, steps: int, batch: int) -> tuple[float, float]:
-    """Train on one thread, and return the validation loss and the training loss of the last step, in nats per token.
+    """Train on one thread. Return the validation loss after the training, and the training loss of the last step.
 
-    recipe: "nanogpt" or "nanochat". batch: windows of a step.
+    recipe: "nanogpt" or "nanochat". batch: windows of a step. Losses are in nats per token.
     """
     torch.set_num_threads(1)
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Streaming a GGUF file into a run: the values and bytes of an import, little memory, and nothing after an error."""
+"""`toynn import` of a GGUF file writes the bytes of `import_gguf`, and leaves no run after an error."""
 
 from __future__ import annotations
 

@@ -189,7 +189,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "determinism", help="Folder for the builds.")
     parser.add_argument("--table", action="append", help="Run only the table with this title; can be repeated.")
     parser.add_argument(
-        "--rerun", action="store_true", help="Also run the cells that already ran with the same source code."
+        "--rerun", action="store_true", help="Also run those table cells that already ran with the same source code."
     )
     parser.add_argument("--print", action="store_true", help="Print the tables instead of writing docs/determinism.md.")
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Handle Ctrl-C and garbage while modules load, and define the exit code of an interrupted command.
+"""Handle Ctrl-C and stop garbage collection while modules load, and define the exit code of an interrupted command.
 
 This module imports few other modules, because Ctrl-C is handled only after this module is loaded.
 """
@@ -21,7 +21,7 @@ INTERRUPTED = 130
 
 @contextmanager
 def loading_modules() -> Iterator[None]:
-    """Make Ctrl-C end the process at once inside the block, and collect no garbage, which would find nothing to free.
+    """Inside the block, let Ctrl-C end the process at once, and stop garbage collection, which would free nothing.
 
     No work can be lost while modules load, and a module that is being loaded could catch a KeyboardInterrupt and go on.
     If the process ignores Ctrl-C before the block, as a background job of a shell does, Ctrl-C also has no effect

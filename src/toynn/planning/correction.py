@@ -1,14 +1,14 @@
 """Correct the scaling law near the runs that were measured, and give the uncertainty of the corrected law.
 
-The law is a smooth curve, and the losses of some texts are not: on stories, the loss falls sharply when a model learns
-to copy names. The error of the law is therefore treated as a Gaussian process: the errors of two runs of the same kind
-of text are similar if the runs are similar. The correlation of two errors is
+The law is a smooth curve, but on stories, the loss falls sharply when a model learns to copy names. So the error of the
+law is treated as a Gaussian process: the errors of two runs on the same kind of text are similar if the runs are
+similar. The correlation of two errors is
 
     exp(-(d1^2 + d2^2 + d3^2) / 2)
 
-d1, d2 and d3 are the distances between the two runs in the logarithms of the weights, of the bytes that were read, and
-of the different bytes that were read, each divided by a length. Near a measured run, the correction is the error of the
-law there. Far from all runs, the correction is 0.
+d1, d2 and d3 are the differences between the logarithms of three numbers of a run: the weights, the bytes read, and the
+distinct bytes read. Each difference is divided by a length scale. Near a measured run, the correction is the error of
+the law for this run. Far from all runs, the correction is 0.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Vector = npt.NDArray[np.float64]
 
 
 class Place(NamedTuple):
-    """What the loss of a run on a kind of text depends on.
+    """The three numbers on which the loss of a run on a kind of text depends.
 
     layer_parameters: weights in the layers, without the embedding. read: bytes of text that the run reads; a byte that
     is read twice counts twice. size: bytes of the training text.
@@ -52,7 +52,7 @@ class Scales:
 
     amplitude: for each kind of text, the standard deviation of the shared part.
     noise: for each kind of text, the standard deviation of the other part.
-    lengths: the lengths by which the distances d1, d2 and d3 are divided (see the start of this file).
+    lengths: the lengths by which the differences d1, d2 and d3 are divided (see the start of this file).
     """
 
     amplitude: dict[str, float]

@@ -184,7 +184,7 @@ class ScalingLaw:
         return log_losses(constants, kind, places) + self._corrections[kind].weights(places) @ errors
 
     def _variance(self, kind: str, text: Text, place: Sequence[Place]) -> float:
-        """Return the variance of the logarithm of a loss that the correction leaves, and that of the probe."""
+        """Return the variance of the logarithm of a corrected loss, which includes the variance of the probe."""
         noise = self.scales.noise[kind] ** 2
         if text.probe is None:
             return float(self._corrections[kind].uncertainty(place)[0, 0]) + noise

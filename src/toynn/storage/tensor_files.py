@@ -60,8 +60,8 @@ class MadeTensors(Tensors):
 
 
 def chained(first: Tensors, second: Tensors) -> MadeTensors:
-    """Return one mapping with the tensors of both mappings. A tensor is read from its original mapping when it is
-    accessed, as one piece.
+    """Return one mapping with the tensors of both mappings. When a tensor is accessed, it is read
+    from its original mapping, in one piece.
     """
     shapes = {**shapes_of(first), **shapes_of(second)}
     bf16 = bf16_of(second) | (bf16_of(first) - set(second))

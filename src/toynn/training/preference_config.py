@@ -16,7 +16,7 @@ class PreferenceArgs:
     """The loss of preference pairs (train.objective = "dpo"); see `toynn.llm.preference.Preference`."""
 
     beta: float = documented(
-        0.1, "factor of the margin in the loss; a larger value keeps the model closer to the reference"
+        0.1, "factor of the margin of a pair in the loss; a larger value keeps the model closer to the reference model"
     )
     label_smoothing: float = documented(0.0, "sigmoid: assumed share of pairs whose order is wrong, below 0.5")
     loss: str = documented("sigmoid", "loss of a pair: sigmoid (DPO), hinge or ipo")
