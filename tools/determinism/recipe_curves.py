@@ -42,7 +42,7 @@ def lora(engine: LlamaSeqEngine) -> None:
 
 
 def lora_on_file(form: str, *, copy: bool = False) -> Callable[[LlamaSeqEngine], None]:
-    """Return a function that starts LoRA on a GGUF file with interleaved rows of q and k, which is mapped or copied."""
+    """Return a function that starts LoRA on a mapped or copied GGUF file with interleaved rows of q and k."""
 
     def realize(engine: LlamaSeqEngine) -> None:
         engine.enable_lora_q(4)

@@ -1,4 +1,4 @@
-"""Record runs with 24 windows per step, whose bytes are the same for any number of processes.
+"""Record runs with 24 windows per step. The runs have the same bytes with any number of processes.
 
 `make fixtures` runs this script, which trains in one process. Tests compare the fixture with runs of 1, 2, 3, 4, 6
 and 8 processes.

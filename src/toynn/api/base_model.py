@@ -1,4 +1,4 @@
-"""Open the base model of an adapter: a GGUF file, which stays mapped, a Hugging Face folder, or a checkpoint."""
+"""Open the base model of an adapter: a GGUF file (it stays mapped), a Hugging Face folder, or a checkpoint."""
 
 from __future__ import annotations
 

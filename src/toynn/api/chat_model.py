@@ -121,7 +121,9 @@ class ChatModel(Initialised):
         stop: Sequence[str] = (),
         drop_oldest: bool = False,
     ) -> ReplyStream:
-        """Return an iterator over the reply that `chat` returns, which yields each piece as soon as it is computed.
+        """Return an iterator over the pieces of the reply that `chat` returns.
+
+        The iterator yields each piece as soon as the piece is computed.
 
         The arguments and errors are those of `chat`. The method `stop` of the iterator ends the reply early.
         SessionError is also raised if the model was used for another text between two pieces.

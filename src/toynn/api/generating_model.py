@@ -40,7 +40,9 @@ class GeneratingModel(ChatModel):
         greedy: bool = False,
         rolling: bool = False,
     ) -> TextStream:
-        """Return an iterator over the text that `generate` returns, which yields each piece as soon as it is computed.
+        """Return an iterator over the pieces of the text that `generate` returns.
+
+        The iterator yields each piece as soon as the piece is computed.
 
         A piece consists of whole characters. After the last piece, the attribute `finish_reason` of the iterator says
         why the text ended. The arguments and errors are those of `generate`. SessionError is also raised if the model
@@ -95,7 +97,7 @@ class GeneratingModel(ChatModel):
         seed: int = 0,
         greedy: bool = False,
     ) -> list[GeneratedText]:
-        """Return the continuation of each prompt, which is the text that `generate` returns for the prompt alone.
+        """Return the continuation of each prompt: the text that `generate` returns for this prompt alone.
 
         Several prompts are computed at the same time. This takes less time than computing one prompt after another,
         because the weights are read once for all prompts. The arguments are those of `generate`.

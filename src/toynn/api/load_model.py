@@ -127,8 +127,8 @@ def read_model(path: str | os.PathLike[str], which: str = "latest", *, name: str
 def model_identity(path: Path) -> str:
     """Return a SHA-256 that identifies the model in a checkpoint, a GGUF file or a Hugging Face folder.
 
-    For a checkpoint, this is the SHA-256 of its meta.json, which contains the SHA-256 of the other files, and of the
-    base of an adapter.
+    For a checkpoint, this is the SHA-256 of its meta.json. This file contains the SHA-256 of the other files, and of
+    the base of an adapter.
     """
     if path.is_file():
         return sha256_of(path)

@@ -34,9 +34,9 @@ def plan(
 ) -> Plan:
     """Return which model to train on a text in a given time, how to train it, and the loss to expect.
 
-    The plan measures the speed of a few models on this machine, which takes a few seconds, and predicts their losses by
-    a scaling law; see docs/planning.md. `toynn.train(data, run, time=time)` trains by the plan and ends within the
-    time. `toynn.train(data, run, **plan.settings)` trains for the number of steps of the plan instead.
+    The plan measures the speed of a few models on this machine for a few seconds, and predicts the losses of these
+    models by a scaling law; see docs/planning.md. `toynn.train(data, run, time=time)` trains by the plan and ends
+    within the time. `toynn.train(data, run, **plan.settings)` trains for the number of steps of the plan instead.
 
     Args:
         data: a data folder that `toynn.prepare` made of plain text.

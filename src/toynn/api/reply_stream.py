@@ -23,7 +23,9 @@ _PART = 512  # after this number of prompt tokens, the stream checks whether `st
 
 
 class ReplyStream(Iterator[str]):
-    """The result of `TextModel.chat_stream`: an iterator over the pieces of a reply, which consist of whole characters.
+    """The result of `TextModel.chat_stream`: an iterator over the pieces of a reply.
+
+    Each piece consists of whole characters.
 
     finish_reason: why the reply ended. It is None until the last piece was returned, then one of
 

@@ -54,7 +54,7 @@ def command(
     """Print which model to train on DATA, a folder that `toynn prepare` made of
     plain text, how to train it, and the validation loss to expect.
 
-    The speed of a few models is measured on this machine, which takes a few
+    The speed of a few models is measured on this machine. This takes a few
     seconds. Without --time, the plan has a model with about --params weights,
     and the time for which a model of this size is the best.
     """

@@ -39,12 +39,12 @@ class GroupedWindows(Initialised):
     """Returns windows with one sample each, or with a part of a long sample: see `SamplePieces`.
 
     The windows are divided into groups of g consecutive windows, for example the windows of a step. The windows of a
-    group have the length of its longest sample, rounded up to a multiple of 8, but at most t_seq. The places after a
-    sample have the id 0 and no target.
+    group have the length of its longest sample, rounded up to a multiple of 8, but at most t_seq. The tokens
+    after the end of a sample are padding, with the id 0 and no target.
 
     Each epoch uses each sample once. The samples are put in a random order, and every 64 * g consecutive samples are
     sorted by length and divided into groups. The groups are used in a random order. If the number of samples is not a
-    multiple of g, one group has windows without a sample, which have no target. Orders depend only on the seed and the
+    multiple of g, one group has windows that contain only padding. Orders depend only on the seed and the
     number of the epoch, so a resumed run needs only the number of its next window.
 
     Args:
@@ -52,12 +52,12 @@ class GroupedWindows(Initialised):
         t_seq: the largest length of a window.
         seed: seed of the orders.
         group: g, the number of windows in a group.
-        padded: all windows have t_seq places. The samples of each window stay the same.
+        padded: all windows have t_seq tokens. The samples of each window stay the same.
 
     longest: the length of the longest window.
     samples, divided: as in `SamplePieces`.
     shortest: the length of the shortest window of the first epoch.
-    filled: share of the places that samples fill, from 0 to 1, in the windows of the first epoch.
+    filled: share of the tokens that are not padding, from 0 to 1, in the windows of the first epoch.
     """
 
     def __init__(self, split: PackedTokens, t_seq: int, seed: int, group: int, *, padded: bool = False) -> None:
@@ -77,13 +77,13 @@ class GroupedWindows(Initialised):
         self.filled = float(size.sum()) / max(int(first.sum()) * self.group, 1)
 
     def length(self, window: int) -> int:
-        """Return the number of places of a window, which is the same in all windows of its group."""
+        """Return the number of tokens of a window, with padding. It is the same for all windows of a group."""
         number, place = divmod(window, self._some_windows())
         epoch = self._epoch(number)
         return int(epoch.lengths[epoch.groups[place // self.group]])
 
     def tokens_before(self, window: int) -> int:
-        """Return the number of places of all windows before this one."""
+        """Return the number of tokens of all windows before this one, with padding."""
         number, place = divmod(window, self._some_windows())
         while len(self._tokens) <= number:
             self._tokens.append(self._tokens[-1] + int(self._epoch(len(self._tokens) - 1).lengths.sum()) * self.group)
@@ -112,7 +112,7 @@ class GroupedWindows(Initialised):
         return Batch(ids.reshape(-1), targets.reshape(-1))
 
     def tokens_between(self, borders: Positions, start: int, n: int) -> Positions:
-        """Count tokens as `Windows.tokens_between` describes. Places that no sample fills do not count."""
+        """Count tokens as `Windows.tokens_between` describes. Padding does not count."""
         counts = np.zeros(borders.size - 1, dtype=np.int64)
         end = start + n
         while start < end:

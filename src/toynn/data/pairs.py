@@ -33,7 +33,7 @@ class PairBatcher(EqualWindows):
         seed: seed of the orders. None: the order of the file.
 
     pairs, windows_per_epoch: number of pairs in the split.
-    filled: share of the places in the windows that hold tokens.
+    filled: share of the windows that is not padding, from 0 to 1.
     """
 
     sequences = 2

@@ -69,7 +69,7 @@ def prepare(
     """Make the data folder `out` with train.bin, validation.bin and tokenizer.json, and at the end meta.json.
 
     Separator lines divide a file into documents. A file without separator lines is one document. The token `eos` is
-    added after each document. A whole document goes either to training or to validation, which the seed determines. If
+    added after each document. Each document goes as a whole to training or to validation, as the seed determines. If
     there is only one document, its end goes to validation.
 
     Args:

@@ -18,15 +18,15 @@ IntArray = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class SamplePieces:
-    """The samples of a split, in pieces of at most t_seq places.
+    """The samples of a split, in pieces that fit into windows of t_seq tokens.
 
-    A token of a sample predicts the next token of the same sample, so a sample of n tokens needs n - 1 places. A sample
-    that needs more than t_seq places is divided into pieces of at most t_seq places. Each piece is then used like a
-    sample. Pieces without a target that counts are left out.
+    A token of a sample predicts the next token of the same sample, so a sample of n tokens takes n - 1 tokens of a
+    window. A sample that takes more than t_seq tokens is divided into pieces of at most t_seq. Each piece is then used
+    like a sample. Pieces without a target that counts are left out.
 
     split: a split made of samples.
     first: the position in the split of the first token of each piece, (pieces,).
-    size: the number of places of each piece, from 1 to t_seq, (pieces,).
+    size: the number of tokens that each piece takes in a window, from 1 to t_seq, (pieces,).
     targets: the number of targets of each piece that count, at least 1, (pieces,).
     samples: number of samples that are used.
     divided: number of used samples that are longer than a window.
@@ -46,7 +46,8 @@ class SamplePieces:
             raise TinyNNValueError("split must be made of samples, got a split of plain text")
         with memory_for("split", 100 * split.starts.size, f"the places of {split.starts.size} samples"):
             ends = np.append(split.starts[1:], len(split))
-            sizes = np.maximum(ends - split.starts - 1, 0)  # (samples,): number of places that each sample needs
+            # (samples,): number of tokens that each sample takes in a window
+            sizes = np.maximum(ends - split.starts - 1, 0)
             pieces = -(-sizes // t_seq)
             sample = np.repeat(np.arange(sizes.size), pieces)  # (pieces,)
             before = (np.arange(sample.size) - np.repeat(np.cumsum(pieces) - pieces, pieces)) * t_seq
@@ -65,7 +66,7 @@ class SamplePieces:
             targets[:size][self.split.counted[first + 1 : first + size + 1] == 0] = IGNORED
 
     def tokens_between(self, borders: Positions, pieces: Positions) -> Positions:
-        """Return the number of places of these pieces between each border and the next border, as an int64 array.
+        """Return the number of tokens of these pieces between each border and the next border, as an int64 array.
 
         borders: positions in the split, (n,). The result has the shape (n - 1,).
         """

@@ -29,15 +29,15 @@ class _Epoch:
 class SampleWindows(EqualWindows, Initialised):
     """Returns windows of t_seq tokens with whole samples, or parts of long samples: see `SamplePieces`.
 
-    The places at the end of a window that no sample fills have the id 0 and no target.
+    The end of a window that no sample fills is padding, with the id 0 and no target.
 
     The lengths of the samples in each window come from `plan_of`, so every epoch has the same number of windows. In
-    each epoch, samples of equal length change places at random, and the windows are used in a random order. Both orders
+    each epoch, samples of equal length are exchanged at random, and the windows are used in a random order. Both orders
     depend only on the seed and the number of the epoch, so a resumed run needs only the number of its next window.
 
     samples: number of samples that are used.
     divided: number of used samples that are longer than a window.
-    filled: share of the places that samples fill, from 0 to 1.
+    filled: share of the tokens in the windows that are not padding, from 0 to 1.
     """
 
     def __init__(self, split: PackedTokens, t_seq: int, seed: int) -> None:
@@ -85,9 +85,9 @@ class SampleWindows(EqualWindows, Initialised):
         return Batch(ids.reshape(-1), targets.reshape(-1), starts.reshape(-1))
 
     def positions(self, start: int, n: int) -> Positions:
-        """Return, for each place of these windows, the position of its target in the data, int64 (n * t_seq,).
+        """Return, for each token of these windows, the position of its target in the data, int64 (n * t_seq,).
 
-        -1 for a place that no sample fills.
+        -1 for padding.
         """
         found = np.full((n, self.t_seq), -1, dtype=np.int64)
         for row in range(n):
@@ -99,7 +99,7 @@ class SampleWindows(EqualWindows, Initialised):
         return found.reshape(-1)
 
     def tokens_between(self, borders: Positions, start: int, n: int) -> Positions:
-        """Count tokens as `Windows.tokens_between` describes. Places that no sample fills do not count."""
+        """Count tokens as `Windows.tokens_between` describes. Padding does not count."""
         counts = np.zeros(borders.size - 1, dtype=np.int64)
         while n > 0:
             number, place = divmod(start, self.windows_per_epoch)

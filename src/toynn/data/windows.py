@@ -54,7 +54,7 @@ class Windows(Protocol):
         ...
 
     def tokens_before(self, window: int) -> int:
-        """Return the number of tokens in all windows before this one, including places that no sample fills."""
+        """Return the number of tokens in all windows before this one, including padding."""
         ...
 
     def tokens_between(self, borders: npt.NDArray[np.int64], start: int, n: int) -> npt.NDArray[np.int64]:

@@ -244,7 +244,7 @@ def _text(part: bytes) -> str | None:
 
 
 def read_header(file: BinaryIO, size: int, part: int = 0) -> GgufHeader:
-    """Return the header of an open GGUF file of `size` bytes, which is read from its start. No tensor data is read.
+    """Return the header of an open GGUF file of `size` bytes. The file is read from its start, without tensor data.
 
     Raises FileFormatError (without the name of the file) if the file violates the format: it is damaged, a name occurs
     twice, or tensors overlap or lie beyond the end of the file. Also raises FileFormatError for a type of tensor that

@@ -314,7 +314,7 @@ class Layout(ABC):
     # ---- upload and compute ----
 
     def place(self, graph: ForwardGraph, positions: IntArray | None, starts: IntArray | None) -> None:
-        """Upload the places of the tokens, whose values have been checked.
+        """Upload the positions of the tokens, and the starts of their samples. The caller has checked the values.
 
         positions: None: the positions are counted from the first token of each sample.
         starts: None for one sample in each sequence.

@@ -29,7 +29,7 @@ from toynn.tinynn import (
 
 
 class MuonStep:
-    """A session with the graph of one step of a matrix (rows, columns), which can be used for any number of matrices.
+    """A session with the graph of one step of a matrix (rows, columns). All matrices of this shape can use the graph.
 
     The result has the same bits as the step in a training graph.
     """

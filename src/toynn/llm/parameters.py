@@ -38,8 +38,7 @@ class Affine:
     """A weight and its bias, as graph code uses them. name: the weight's name without its layer, like "attn_norm".
 
     dtype: the weight is rounded to this dtype where it is used. None: it is used as it is.
-    lora_a, lora_b: the adapter (rank, d_in) and (d_out, rank), whose product is added to the weight. None: there is no
-        adapter.
+    lora_a, lora_b: the matrices A (rank, d_in) and B (d_out, rank) of the weight's adapter. None: there is no adapter.
     """
 
     name: str

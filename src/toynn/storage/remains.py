@@ -1,6 +1,6 @@
 """Temporary names beside a path, and the removal of files and folders that killed processes have left under them.
 
-A process that writes beside a path holds a shared lock on the parent folder, which ends with the process. So if a
+A process that writes beside a path holds a shared lock on the parent folder. The lock ends with the process. So if a
 process gets an exclusive lock, all temporary names of the path belong to processes that were killed.
 """
 

@@ -104,7 +104,7 @@ def _not_utf8(error: UnicodeDecodeError, name: str, at: int, content: bytes) -> 
 
 
 def _refuse_wide_characters(head: bytes, name: str) -> None:
-    """Raise FileFormatError for UTF-16 and UTF-32 without a byte-order mark, which can be valid UTF-8 with NULs."""
+    """Raise FileFormatError for UTF-16 and UTF-32 without a byte-order mark. Such text can be valid UTF-8 with NULs."""
     if head.startswith(_WIDE_MARKS):
         return  # decoding fails at this byte-order mark, with a message that names the encoding
     for width, what in ((4, "UTF-32"), (2, "UTF-16")):

@@ -26,7 +26,9 @@ def optional_text(pointer: CharPointer) -> str | None:
 
 
 def _refuse_unfit_cpu() -> None:
-    """Raise ImportError if this CPU lacks instructions of the build's profile, which would end the process with SIGILL.
+    """Raise ImportError if this CPU lacks instructions of the build's profile.
+
+    Such an instruction would end the process with SIGILL.
 
     `tnn_cpu_missing` itself runs on any CPU of the architecture.
     """

@@ -54,8 +54,8 @@ def tnn_train_step(
         targets: integers, as many as ids.
         hp: real numbers, as many as the tensor holds.
         reset_moments: set the optimizers' moments to zero first.
-        accumulate: compute the next batch of a step, whose earlier calls had update=False. Each gradient must be
-            flagged with `tnn_set_output`.
+        accumulate: compute the next batch of a step. The earlier calls of this step had update=False. Each gradient
+            must be flagged with `tnn_set_output`.
         update: False leaves weights and moments as they are (`tnn_fused_adamw` steps do nothing).
 
     Raises:

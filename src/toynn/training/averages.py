@@ -1,4 +1,4 @@
-"""Averages of the trained weights over the steps of a run (EMA), which are evaluated and saved as the model."""
+"""Averages of the trained weights over the steps of a run (EMA). The averages are evaluated and saved as the model."""
 
 from __future__ import annotations
 

@@ -117,5 +117,5 @@ def notes_on_windows(windows: Windows) -> tuple[str, ...]:
 
 
 def filled_share(windows: Windows) -> float:
-    """Return the share of the places in the windows that hold tokens."""
+    """Return the share of the windows that is not padding, from 0 to 1."""
     return windows.filled if isinstance(windows, SampleWindows | GroupedWindows | PairBatcher) else 1.0

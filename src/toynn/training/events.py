@@ -30,7 +30,7 @@ class Started(Initialised):
     epochs: number of passes over the training tokens in the whole run.
     notes: sentences for the user about settings that were chosen or changed.
     windows_per_epoch: number of windows in one pass over the training tokens.
-    filled: share of the places in these windows that hold tokens; below 1 if windows contain whole samples.
+    filled: share of these windows that is not padding, from 0 to 1; below 1 if windows contain whole samples.
     seconds_used: the seconds of train.seconds that were used before this event; 0 without train.seconds.
     """
 

@@ -1,4 +1,4 @@
-"""What a step on preference pairs needs and returns besides windows: the reference, and the figures of the pairs."""
+"""What a step on preference pairs needs and returns besides windows: log-probabilities of pairs, and rewards."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class PairsOfStep:
         return losses
 
     def figures(self, beta: float, processes: Processes | None = None) -> PairFigures:
-        """Return the figures of the step.
+        """Return the mean rewards and log-probabilities of the pairs of the step.
 
         processes: the processes that divide the pairs of the step; None: this process computes all pairs.
         """

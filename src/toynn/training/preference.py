@@ -1,4 +1,4 @@
-"""Steps and evaluations on preference pairs, and their figures."""
+"""Steps and evaluations on preference pairs."""
 
 from __future__ import annotations
 
@@ -91,7 +91,10 @@ class ParallelPreferenceSteps(ParallelSteps):
 
 @dataclass(frozen=True)
 class PairEvaluation:
-    """The mean loss of pairs, and their figures. losses: the loss of each pair."""
+    """The results for preference pairs.
+
+    loss: the mean loss. figures: means of rewards and log-probabilities. losses: the loss of each pair.
+    """
 
     loss: float
     figures: PairFigures
@@ -106,7 +109,7 @@ def evaluate_pairs(
     n_pairs: int,
     processes: Processes | None = None,
 ) -> PairEvaluation:
-    """Return the loss and the figures of the first n_pairs pairs. The engine's graph is dropped.
+    """Return the losses, rewards and log-probabilities of the first n_pairs pairs. The engine's graph is dropped.
 
     The results do not depend on the size of the batches.
 
@@ -154,7 +157,7 @@ class PairValidation:
         return math.nan
 
     def loss(self, engine: LlamaSeqEngine, processes: Processes | None = None) -> ValidationLoss:
-        """Return the mean loss of all pairs, the mean loss of the pairs of each source, and the figures of all pairs.
+        """Return the mean loss of all pairs and of the pairs of each source, and the means in `PairFigures`.
 
         processes: as for `evaluate_pairs`.
         """

@@ -1,7 +1,7 @@
 """The log-probabilities of preference pairs in the reference model, computed once and stored in the folder of the run.
 
 The reference is the model from which training starts. For an adapter, the reference is the base, also if training
-continues an adapter that was trained before. reference.json states which data and which model the numbers belong to,
+continues an adapter that was trained before. reference.json states the data and the model of the log-probabilities,
 and the SHA-256 of reference.bin. reference.bin contains one little-endian float64 for each sequence: first the training
 sequences, then the validation sequences. Each checkpoint contains this SHA-256, so that a resumed run notices if the
 numbers have changed.
@@ -88,8 +88,8 @@ def reference_of(
     writes the files. None: the run has a single process.
 
     The engine must hold the model of the start, with the batch size of the run. The engine's graph is dropped, and its
-    weights stay the same. A resumed run must have the files. A new run computes the numbers, unless a killed run has
-    already stored the numbers of the same model and data. While the numbers are computed, `report` is called about a
+    weights stay the same. A resumed run must have the files. A new run computes the log-probabilities, unless a
+    killed run has already stored them for the same model and data. During the computation, `report` is called about a
     hundred times.
 
     Raises FileFormatError if the files of a resumed run are missing or damaged, or belong to other data or another
@@ -153,7 +153,7 @@ def _stored(run: Path, start: Start, data: DataFolder, engine: LlamaSeqEngine) -
 
 
 def _of_killed_run(run: Path) -> tuple[ReferenceMeta, Reference] | None:
-    """Return the numbers that a killed run without checkpoints has stored, or None if its files do not belong together.
+    """Return what a killed run without checkpoints has stored, or None if its files do not belong together.
 
     The files do not belong together if the run was killed after it had replaced one of the two files of an earlier run.
     """

@@ -89,7 +89,7 @@ def _curve(
 
 
 def _of_pairs(events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return the events that have the figures of preference pairs."""
+    """Return the events that have the rewards of preference pairs."""
     return [event for event in events if event.get("reward_margin") is not None]
 
 
@@ -279,7 +279,7 @@ def _sources(evaluations: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _pairs(steps: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]]) -> str:
-    """Return plots of the rewards of preference pairs, and a table with their figures at each evaluation."""
+    """Return plots of the rewards of preference pairs, and a table of rewards and log-probabilities by evaluation."""
     steps, evaluations = _of_pairs(steps), _of_pairs(evaluations)
     if not steps:
         return ""

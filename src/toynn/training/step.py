@@ -27,7 +27,7 @@ from toynn.training.pairs_of_step import PairsOfStep
 class StepResult:
     """The result of a step. loss: mean over its targets or pairs, before the update. gradient_norm: before clipping.
 
-    figures: the figures of preference pairs, or None.
+    figures: means over the preference pairs of the step; None without pairs.
     """
 
     loss: float
@@ -73,7 +73,7 @@ class StepsOnWindows:
         return losses
 
     def _figures(self) -> PairFigures | None:
-        """Return the figures of the preference pairs of the last step, or None."""
+        """Return the means over the preference pairs of the last step, or None without pairs."""
         return None
 
 

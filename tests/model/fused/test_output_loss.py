@@ -1,4 +1,4 @@
-"""The loss whose logits are computed in parts: the bits are those of the loss of all logits at once."""
+"""If the logits of a loss are computed in parts, the bits are those of the loss of all logits at once."""
 
 from __future__ import annotations
 

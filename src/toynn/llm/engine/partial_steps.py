@@ -39,7 +39,7 @@ class _CheckedBatch:
 
 
 class PartialSteps(TunedModel):
-    """The part of `LlamaSeqEngine` for models without an optimizer, whose weights the caller updates."""
+    """The methods of `LlamaSeqEngine` for models without an optimizer. The caller updates their weights."""
 
     def add_gradients(
         self,

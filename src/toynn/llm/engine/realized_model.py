@@ -170,7 +170,7 @@ class RealizedModel(Initialised):
         return list(self.params())
 
     def moment_names(self) -> list[str]:
-        """Return the names of the moments of the trained weights, which `download_weight` accepts."""
+        """Return the names of the moments of the trained weights. `download_weight` accepts these names."""
         optimizer = self._require_layout().options.optimizer
         trained = [one.weight for one in self._require_layout().parameters.by_name.values() if one.trainable]
         return [weight.name + end for weight in trained for end in weight.moments(optimizer)]

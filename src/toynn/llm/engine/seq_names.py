@@ -38,7 +38,7 @@ class SeqBlock(Initialised):
 
     @property
     def ffn_out(self) -> Tensor | None:
-        """`tap_ffn_out`: the result of the feed-forward part; None in the fused layout, whose kernel adds it to x."""
+        """`tap_ffn_out`: the result of the feed-forward part; None in the fused layout, where a kernel adds it to x."""
         return self.tap_ffn_out
 
     @property

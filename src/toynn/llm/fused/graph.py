@@ -86,7 +86,7 @@ class FusedGraph(GraphBuilder):
         return self.named("attn_qk_norm", node)
 
     def output_loss(self, x: Tensor, w: Affine, targets: Tensor, divisor: Tensor | None) -> Tensor:
-        """Return the loss (1,) of the logits x W^T, which are computed in parts of several rows: (n, d) -> (1,).
+        """Return the loss (1,) of the logits x W^T, and compute only some rows of the logits at a time: (n, d) -> (1,).
 
         The logits of a weight with an adapter are computed for all rows at once.
         """
