@@ -83,8 +83,8 @@ TNN_API int32_t tnn_available_cores(void);
 TNN_API int64_t tnn_available_memory(void);
 
 /* ---- session ---- A session owns the weights, and one graph at a time over them. */
-/* Return a new session; kind 0 is the CPU. On failure return NULL. Then tnn_last_error(NULL), called by
- * the same thread, returns the message. */
+/* Return a new session. kind: 0, the CPU, is the only kind of device. On failure return NULL. Then tnn_last_error(NULL),
+ * called by the same thread, returns the message. */
 TNN_API tnn_session * tnn_session_new(int32_t kind);
 /* Return a new session on the device with the given number; the CPU has only device 0. Fails as tnn_session_new
  * does. */
@@ -493,8 +493,8 @@ TNN_API tnn_tensor tnn_fused_attention(tnn_session * s,
     int64_t       window,     /* default 0: number of tokens that a token sees, itself included; 0: itself and all earlier tokens */
     float         scale,      /* default 0.0: factor of the scores; 0: 1/sqrt(d_head) */
     tnn_tensor    starts);    /* optional, i32 [B t_seq]: position, in its sequence, of the first token of the sample */
-/* Return the attention of the last t tokens of each of B sequences, whose earlier keys and values are in a cache. The keys
- * and values of the new tokens are written to the cache. With a cache in F32, the bits are those of
+/* Return the attention of the last t tokens of each of B sequences. The keys and values of the earlier tokens are in a
+ * cache, and the keys and values of the new tokens are written to this cache. With a cache in F32, the bits are those of
  * tnn_fused_attention. A cache in F16 rounds rotated keys and values to F16, and attention then reads the rounded
  * numbers. The bits of a sequence do not depend on the other sequences. This operator has no derivative. */
 TNN_API tnn_tensor tnn_fused_attention_cached(tnn_session * s,
@@ -703,7 +703,7 @@ TNN_API int64_t tnn_gradient_parts(tnn_session * s, tnn_tensor t);
 /* Return the place of a sum of tnn_gradient_parts in a node of tnn_download_window_sum: the value of `at` for its first
  * element. part: the number of the sum, from 0. */
 TNN_API int64_t tnn_gradient_place(tnn_session * s, tnn_tensor t, int32_t part);
-/* Download n elements, from element `at` on, of a node of the tree over the windows: the sums of the windows from first
+/* Download n elements, from element `at` on, of a node of the binary tree over the windows: the sums of the windows from first
  * to first + 2^level - 1. All these windows must belong to batches of the unfinished step (TNN_STEP_NO_UPDATE), and the
  * parent of the node must also cover other windows.
  * TNN_E_STATE: there is no unfinished step, or the gradients are not flagged with tnn_set_output. */
@@ -758,7 +758,8 @@ TNN_API int tnn_dequantize(int32_t dtype, const uint8_t * data, int64_t nbytes, 
  * is not the size of n numbers; a number is NaN or infinite, or too large for the type. */
 TNN_API int tnn_quantize(int32_t dtype, const float * data, int64_t n, uint8_t * out, int64_t nbytes);
 
-/* ---- slices ---- Update a part of a weight whose gradient several processes have added. These calls need no session. */
+/* ---- slices ---- Compute with slices of weights: several processes that train together divide the elements of each
+ * weight into slices. These calls need no session. */
 /* Update n elements of a weight and of its moments by AdamW, with the same bits as tnn_fused_adamw. The slices must
  * not overlap.
  * TNN_E_VALUE: a pointer is NULL, or n is negative. */
@@ -797,11 +798,12 @@ TNN_API int tnn_slice_squares(
  * no session. */
 enum tnn_random_kind { TNN_RANDOM_LCG31 = 0, TNN_RANDOM_XORSHIFT64 = 1 };
 /* Compute the state of a new stream; any seed is allowed.
- * TNN_E_VALUE: an unknown kind. */
+ * TNN_E_VALUE: state is NULL, or kind is not a value of enum tnn_random_kind. */
 TNN_API int tnn_random_seed(int32_t kind, int64_t seed, uint64_t * state);
 /* Fill data with n values of N(0, std^2), and advance the state. The values are computed by Box-Muller in f64 (log, cos
  * and sin of the C library), and rounded to f32. Box-Muller makes the values in pairs, from a cosine and a sine. If n is
- * odd, the last sine is dropped. */
+ * odd, the last sine is dropped.
+ * TNN_E_VALUE: a pointer is NULL, n is negative, std is not finite, or kind is not a value of enum tnn_random_kind. */
 TNN_API int tnn_random_gaussian(int32_t kind, uint64_t * state, double std, float * data, int64_t n);
 /* cffi: end */
 #endif

@@ -135,8 +135,8 @@ int tnn_reserve_batches(tnn_session * s, int64_t batches) {
     w.begin = s->first_window;
     w.keep  = true;
     /* The last batch of a step stores nothing, unless other processes compute windows of the step too. Each level of
-     * the tree is first stored by one of the batches 0 to FIRST_BATCHES, or by a batch with a number 2^i - 1, so the
-     * loop skips the other batches. */
+     * the tree (kernels/window_sums.h) is first stored by one of the batches 0 to FIRST_BATCHES, or by a batch with a
+     * number 2^i - 1, so the loop skips the other batches. */
     const int64_t storing = s->first_window > 0 ? batches : batches - 1;
     int rc = TNN_OK;
     for (int64_t batch = 0; batch < storing && rc == TNN_OK; batch = batch < FIRST_BATCHES ? batch + 1 : 2 * batch + 1) {

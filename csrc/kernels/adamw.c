@@ -56,7 +56,8 @@ static inline __attribute__((always_inline)) void update(float * w, void * m, vo
     }
 }
 
-/* If the norm is not finite, w, m and v stay unchanged. Operands: w, gradient, m, v, hp, [norm and clipping factor]. */
+/* Computes the AdamW step with moments in f32. If the norm is not finite, w, m and v stay unchanged. Operands: w,
+ * gradient, m, v, hp, [norm and clipping factor]. */
 static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) scratch;
     const float * norm = dst->src[5] != NULL ? tnn__data(dst->src[5]) : NULL;
@@ -69,7 +70,7 @@ static void run(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, 
            norm != NULL ? norm[1] : 1.0f, NULL);
 }
 
-/* As run, for moments in bfloat16. Operands: w, gradient, m, v, hp, step, [norm and clipping factor]. */
+/* Computes the AdamW step with moments in bfloat16. Operands: w, gradient, m, v, hp, step, [norm and clipping factor]. */
 static void run_bf16(const struct tnn_kernel * k, struct ggml_tensor * dst, int ith, int nth, void * scratch) {
     (void) scratch;
     const float * norm = dst->src[6] != NULL ? tnn__data(dst->src[6]) : NULL;

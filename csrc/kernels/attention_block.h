@@ -110,8 +110,8 @@ void tnn__block_attention(const struct tnn_attention_shape * h, const struct tnn
 bool tnn__attention_operands(tnn_session * s, tnn_tensor qkv, tnn_tensor rope_table, int32_t n_heads, int32_t n_kv,
                              struct ggml_tensor ** args);
 
-/* Sets the parameters of a node, whose operands tnn__attention_operands has checked. window and scale are arguments of
- * the session call, in which 0 means the default. Returns false with an error. */
+/* Sets the parameters of a node. tnn__attention_operands must have checked the operands. window and scale are arguments
+ * of the session call, in which 0 means the default. Returns false with an error. */
 bool tnn__attention_params(tnn_session * s, struct tnn_attention * p, int64_t window, float scale);
 
 #endif

@@ -1,4 +1,5 @@
-/* kernels/attention_cached.c - attention of the last tokens of sequences, whose earlier keys and values are in a cache. */
+/* kernels/attention_cached.c - attention of the last tokens of sequences. The keys and values of the earlier tokens
+ * are in a cache. */
 #include "kernels/attention_block.h"
 #include "kernels/kernel.h"
 #include "kernels/parts.h"

@@ -62,7 +62,8 @@ struct tnn_gemm {
 struct tnn_gemm_kernel {
     int64_t      rows, columns; /* the size of a tile */
     void (*run)(const struct tnn_gemm * g, void * scratch);
-    /* Computes a product of at most TNN_FEW_ROWS rows, with a B whose columns are contiguous along k; or NULL. */
+    /* Computes a product of at most TNN_FEW_ROWS rows, with a B whose columns are contiguous along k. NULL: this
+     * kernel has no such function. */
     void (*run_few_rows)(const struct tnn_gemm * g, void * scratch);
     void (*pack)(const struct tnn_gemm * g, float * panels); /* packs B; NULL if the operands are bfloat16 */
 };

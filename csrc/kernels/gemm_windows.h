@@ -73,7 +73,7 @@ static void end_window(const struct window_tile * t, const struct tnn_window_end
 struct window_part {
     int64_t window, windows;
     int64_t p0, kc;
-    bool    first, last; /* whether the part contains the beginning, and the end, of a window */
+    bool    first, last; /* first: the part contains the beginning of a window; last: it contains the end */
 };
 
 /* Returns the smallest multiple of K_UNIT that is at least kc. */

@@ -120,7 +120,8 @@ static inline bool tnn__continues_chain(const struct tnn_kernel * k) {
     return k->continues && k->s->windows.single;
 }
 
-/* Describes the sums of columns begin to begin + n - 1 of a gradient, whose columns are its first dimension. */
+/* Describes the sums of columns begin to begin + n - 1 of a gradient. A column is an index of the first
+ * dimension of the gradient. */
 static inline struct tnn_column_sums tnn__column_sums(const struct tnn_kernel * k, struct ggml_tensor * dst, int64_t begin, int64_t n,
                                                       float * local) {
     return (struct tnn_column_sums) {

@@ -133,7 +133,8 @@ static float * nodes_between_rows(struct tnn_gradients * g, const struct ggml_te
     if (g->s->windows.n == 1 || logits->ne[1] == x->ne[1]) {
         return NULL;
     }
-    /* If each batch is a whole node of the tree, no node begins in one batch and ends in a later one. */
+    /* If each batch is a whole node of the tree (kernels/window_sums.h), no node begins in one batch and ends in a later
+     * batch. */
     const int64_t n       = g->s->windows.n;
     const bool    is_node = (n & (n - 1)) == 0 && g->s->first_window % n == 0;
     const size_t  slots   = (size_t) tnn__local_slots(n, is_node) * (size_t) ggml_nelements(w);

@@ -85,8 +85,8 @@ struct tnn_column_sums {
     int64_t n;      /* number of columns */
     float * local;  /* tnn__local_slots(windows->n, false) slots of n elements */
     float * out;    /* the sum of the step so far */
-    /* Add to out, which holds the sum of an earlier part of the gradient. A sum of 0 leaves its element of out
-     * unchanged, so columns whose sums are 0 need not be computed. */
+    /* Add the sum to out, which holds the gradients of the same parameter that were computed before. A sum of 0 leaves
+     * its element of out unchanged, so columns whose sums are 0 need not be computed. */
     bool    add_out;
 };
 

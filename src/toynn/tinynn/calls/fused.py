@@ -163,11 +163,12 @@ def tnn_fused_attention_cached(
     n_ctx: int = 0,
     first_rows: Tensor | None = None,
 ) -> Tensor:
-    """Return the attention of the last t tokens of each of B sequences, whose earlier keys and values are in a cache.
+    """Return the attention of the last t tokens of each of B sequences.
 
-    The keys and values of the new tokens are written to the cache. With a cache in F32, the bits are those of
-    `tnn_fused_attention`. A cache in F16 rounds rotated keys and values to F16, and attention then reads the rounded
-    numbers. The bits of a sequence do not depend on the other sequences. This operator has no derivative.
+    The keys and values of the earlier tokens are in a cache, and the keys and values of the new tokens are written to
+    this cache. With a cache in F32, the bits are those of `tnn_fused_attention`. A cache in F16 rounds rotated keys and
+    values to F16, and attention then reads the rounded numbers. The bits of a sequence do not depend on the other
+    sequences. This operator has no derivative.
 
     Args:
         qkv: [(n_heads + 2 n_kv) d_head, B t].
