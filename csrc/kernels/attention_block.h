@@ -24,7 +24,7 @@ struct tnn_attention {
     int64_t t_seq;  /* number of tokens of a sequence; with a cache, the largest number */
     int64_t window; /* number of keys that a query sees, at most t_seq */
     bool    cached; /* the keys and values are in a cache */
-    bool    whole;  /* the scores of a query are one block, because not every query sees all keys before it */
+    bool    whole;  /* one block holds all scores of a query: true with a window, with samples, or with a cache */
 };
 
 struct tnn_attention_shape {

@@ -1,6 +1,6 @@
 /* kernels/geglu.c - GEGLU: gelu(gate) * up, with the approximation of GELU by tanh.
  *
- * gelu(x) = x (1 + tanh(z)) / 2 with z = sqrt(2 / pi) (x + 0.044715 x^3). This is x sigmoid(2 z), and the sigmoid gives
+ * gelu(x) = x (1 + tanh(z)) / 2 with z = sqrt(2 / pi) (x + 0.044715 x^3). So gelu(x) = x sigmoid(2 z), and the sigmoid gives
  * the same bits on every machine.
  */
 #include "graph/gradients.h"

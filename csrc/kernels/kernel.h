@@ -62,7 +62,7 @@ struct tnn_kernel_type {
     int (*check)(tnn_session * s, const struct tnn_kernel * k, const struct ggml_tensor * node);
 
     bool makes_ids;      /* the i32 result holds places of elements in the rows of operand 0 */
-    bool optimizer_step; /* an optimizer step: the operands in writes are a parameter and its moments */
+    bool optimizer_step; /* an optimizer step: the operands in the mask `writes` are a parameter and its moments */
     bool for_optimizer;  /* only the optimizer waits for the result */
     bool over_windows;   /* a sum over rows, in the order of kernels/window_sums.h */
     /* a gradient that is computed as soon as its operands are computed, if possible before the backward pass */

@@ -352,7 +352,8 @@ static fill_function * fill_of(enum ggml_type type) {
 }
 
 /* Writes n elements along k, from element p on, of `width` rows of the matrix, from `row` on, to a panel of LANES columns.
- * Columns beyond the width are 0. p is a multiple of a block. stage: LANES rows of n elements and a block. */
+ * Columns beyond the width are 0. p is a multiple of a block. stage: memory for LANES rows,
+ * each of n elements and one block more. */
 static void fill_stored(const struct tnn_stored * w, int64_t row, int64_t width, int64_t p, int64_t n, float * stage, struct panel_rows to) {
     fill_function * const fill = fill_of(w->type);
     size_t stride;

@@ -234,7 +234,7 @@ int __wrap_posix_memalign(void ** out, size_t alignment, size_t size) {
 
 void * __wrap__Znwm(size_t size) {
     void * block = __wrap_malloc(size > 0 ? size : 1);
-    return block != NULL ? block : __real__Znwm(size); /* the original throws or aborts, as C++ requires */
+    return block != NULL ? block : __real__Znwm(size); /* C++'s own new throws or aborts if memory runs out */
 }
 
 void __wrap_free(void * block) {

@@ -27,7 +27,7 @@ struct tnn_op_rule {
      * sentence whose subject is the node. */
     const char * (*refuses)(const struct tnn_grad_needs * g, const struct ggml_tensor * node);
     uint32_t     skips;          /* operands that ggml's backward pass ignores, although they may need a gradient */
-    bool         optimizer_step; /* an optimizer step: the operands in writes are a parameter and its moments */
+    bool         optimizer_step; /* an optimizer step: the operands in the mask `writes` are a parameter and its moments */
     uint32_t     writes;         /* operands that the operator writes besides its result */
     /* Checks, before each compute, values (ids) on which ggml would abort. Returns TNN_OK or an error code. */
     int (*check)(tnn_session * s, const struct ggml_tensor * node);
