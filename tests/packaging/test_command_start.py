@@ -43,7 +43,7 @@ def test_garbage_is_not_collected_while_modules_load_and_is_collected_afterwards
     done = subprocess.run([sys.executable, "-c", script, "info", "--help"], capture_output=True, text=True, check=True)
     enabled, count = done.stdout.splitlines()[-1].split()
     assert enabled == "True"
-    assert int(count) < 30  # about 100 if garbage is collected while modules load
+    assert int(count) < 30  # it would be about 100 if garbage was collected while modules load
 
 
 def in_a_shell(redirected: str, *words: str | Path) -> subprocess.CompletedProcess[str]:

@@ -35,7 +35,7 @@ LARGE = Variant(SmolLM2Config(600, 128, 4, 2, 352, 2, 512, 10000.0, 1e-5), 96)
 
 
 def sums_of(engine: LlamaSeqEngine, name: str, first: int, n: int) -> list[bytes]:
-    """Return the nodes of the tree over the windows first to first + n - 1, for all parts of a gradient."""
+    """Return the sums of a gradient in the windows first to first + n - 1: one sum for each node and each place."""
     size, places = engine.download_weight(name).size, engine.gradient_places()[name]
     return [engine.window_sum(*node, at, size).tobytes() for node in largest_nodes(first, n) for at in places]
 

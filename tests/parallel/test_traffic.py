@@ -83,8 +83,8 @@ def counts_of(n: int, limit: int, folder: Path) -> tuple[list[Counts], list[dict
     return [Counts(*(counts[name] // STEPS for name in names)) for counts, _ in found], buckets
 
 
-# For each number of processes: the number of nodes of the binary tree over the windows
-# that the windows of one process (12, 8 or 6) form.
+# For each number of processes: the number of nodes (see toynn.llm.window_sums) that the windows of one process (12, 8
+# or 6) form.
 NODES = {2: 2, 3: 1, 4: 2}
 
 

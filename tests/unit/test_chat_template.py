@@ -181,7 +181,7 @@ def test_the_time_of_earlier_requests_does_not_count(monkeypatch: pytest.MonkeyP
     with ChatTemplate(CHATML) as template:
         template.render(TWO)
         (child,) = children()
-        for _ in range(300):  # more than 0.2 seconds of CPU time in all
+        for _ in range(300):  # all requests together need more than 0.2 seconds
             template.render(TWO * 20)
         assert children() == {child}
 

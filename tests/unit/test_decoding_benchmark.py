@@ -1,4 +1,4 @@
-"""The benchmark of decoding: the ratio of a row, and the text that it writes into a page."""
+"""The benchmark of decoding: the ratio of a row, and the text that is written into a page."""
 
 from __future__ import annotations
 

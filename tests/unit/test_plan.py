@@ -186,7 +186,7 @@ def test_options_end_where_the_memory_ends_and_keep_the_settings(tmp_path: Path)
     with pytest.raises(ConfigurationError, match="n_heads = 7"):
         list(options_of(data, ("model.n_heads=7",), 3, measure=measure, memory=10**9))
     found = list(options_of(data, ("schedule.warmup=300",), 3, measure=measure, memory=10**9))
-    assert [one.config.schedule.warmup for one in found] == [300] * 4  # more steps than those of the shortest plan
+    assert [one.config.schedule.warmup for one in found] == [300] * 4  # the shortest plan has fewer steps
     with pytest.raises(TinyNNMemoryError, match="too large"):
         list(options_of(data, ("model.d_model=192",), 3, measure=measure, memory=10**9))
 

@@ -331,7 +331,7 @@ def use_as_base(path: Path) -> None:
 def read_mapped(content: bytes, folder: Path) -> str:
     """Write a GGUF file to the folder, map its tensors and compute with each matrix. Return "read" or "refused"."""
     path = folder / "mapped.gguf"
-    path.unlink(missing_ok=True)  # not overwritten: an earlier file can still be mapped
+    path.unlink(missing_ok=True)  # an earlier file can still be mapped, so it is not overwritten
     path.write_bytes(content)
     return result_of(lambda: _products(path))
 
@@ -386,7 +386,7 @@ def read_adapter(files: Files, folder: Path) -> str:
 def read_ids(content: bytes, folder: Path) -> str:
     """Write a file of packed token ids to the folder and open it as data. Return "read" or "refused"."""
     path = folder / "ids.bin"
-    path.unlink(missing_ok=True)  # not overwritten: an earlier file can still be mapped
+    path.unlink(missing_ok=True)  # an earlier file can still be mapped, so it is not overwritten
     path.write_bytes(content)
     return result_of(lambda: DataFolder.open(path))
 

@@ -197,7 +197,7 @@ class Round(Arguments):
     def call(self, function: Callable[..., Any]) -> Any:
         """Call a function with random arguments and keep the returned tensor.
 
-        Raise any exception that is not toynn's.
+        Exceptions that are not toynn's are raised unchanged.
         """
         arguments, options = self.arguments(function)
         result = self.attempt(function, *arguments, **options)

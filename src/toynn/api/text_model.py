@@ -32,7 +32,7 @@ from toynn.text.token_rules import tokens_around
 from toynn.text.tokenizer_json import load_tokenizer, needed_and_unused_ids, text_of, token_ids
 from toynn.tinynn.memory import want_memory
 
-_BYTES_OF_ID = 48  # bytes of memory for each id: a Python integer in a list, and the copy of the tokenizers library
+_BYTES_OF_ID = 48  # bytes of memory for each id: a Python integer in a list, and a copy in the tokenizers library
 
 
 class TextModel(GeneratingModel):

@@ -127,7 +127,7 @@ def command(
             click.echo(json.dumps(content, allow_nan=False))
             return
         first = next(pieces, "")  # compute this before the prompt is printed, so that a failure prints only the error
-        shown = terminal_text if sys.stdout.isatty() else str  # another program gets the text unchanged
+        shown = terminal_text if sys.stdout.isatty() else str  # in a terminal, control characters become symbols
         for piece in itertools.chain((given, first), pieces):
             click.echo(shown(piece), nl=False)  # echo also flushes stdout
         click.echo()

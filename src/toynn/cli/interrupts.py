@@ -10,7 +10,7 @@ import os
 import signal
 from contextlib import contextmanager
 
-TYPE_CHECKING = False  # importing typing would take longer than the rest of this module
+TYPE_CHECKING = False  # importing `typing` would take longer than loading the rest of this module
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType

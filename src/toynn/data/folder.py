@@ -18,7 +18,7 @@ from toynn.storage.durable_files import sha256_of
 from toynn.storage.regular_files import folder_of, read_regular
 from toynn.tinynn.memory import memory_for
 
-# the part of a token file that is used for validation; the default of `toynn prepare` is the same
+# the share of a token file that is used for validation; the default of `toynn prepare` is the same
 VALIDATION_OF_FILE = 0.05
 
 

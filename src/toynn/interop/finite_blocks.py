@@ -34,7 +34,7 @@ def surely_finite(kind: int, stored: npt.NDArray[np.uint8]) -> bool:
     places = _SCALES.get(nn.tnn_type_name(kind) or "")
     if places is None:
         return False
-    blocks = stored.view("<u2").reshape(-1, nn.tnn_type_block_nbytes(kind) // 2)  # these blocks have even sizes
+    blocks = stored.view("<u2").reshape(-1, nn.tnn_type_block_nbytes(kind) // 2)  # a block has an even size
     return all(_finite(blocks[:, at // 2], _F16_EXPONENT) for at in places)
 
 

@@ -54,7 +54,7 @@ def export_hf(model: TrainedModel, folder: Path, dtype: str = "f32", *, overwrit
         raise TinyNNValueError(f"the tokenizer has {needed} token ids, but the model has only {plain.shape.vocab}")
     config = {**config_of(plain), "torch_dtype": _TORCH_NAMES[dtype]}
     weights = {weight.hf_name: _stored(weight, plain.weights[weight.name]) for weight in weights_of(plain.shape)}
-    if plain.shape.qkv_bias:  # with attention_bias, transformers expects these biases too
+    if plain.shape.qkv_bias:  # with attention_bias, transformers also expects a bias of o
         foreign = foreign_weights_of(plain.shape)
         weights.update({weight.hf_name: np.zeros(weight.size, dtype=np.float32) for weight in foreign})
     with replacing_folder(folder, check=lambda: may_be_written(folder, FILES, overwrite)) as temporary:

@@ -13,7 +13,7 @@ TOUCHED = 20
 # the norm (4), and AdamW (28).
 TOUCHED_OF_SLICE = 40
 BUCKET, SLICE = 1 << 22, 1 << 16  # elements
-BACKWARD = 2 / 3  # the part of the operations that is in the backward pass
+BACKWARD = 2 / 3  # the share of the operations that are in the backward pass
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def step_cost(
     messages = 2 * (n - 1) * max(parameters / bucket_limit(n), 1)
     compute, transfer = FLOPS_PER_PARAMETER * parameters * tokens / (n * flops), sent / network.bandwidth
     latency = messages * network.latency
-    last = min(max(bucket_limit(n), embedding) / parameters, 1)  # the part of the parameters in the last bucket
+    last = min(max(bucket_limit(n), embedding) / parameters, 1)  # the share of the parameters in the last bucket
     return StepCost(
         compute=compute,
         transfer=transfer,

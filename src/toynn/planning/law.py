@@ -46,7 +46,7 @@ _USEFUL = 0.05  # a further pass is left out if it counts as less than this shar
 _BETWEEN_KINDS = 0.02  # keeps `_spread` above 0, because a text can differ from the kind that its probe fits
 _DIFFERENCE = 1e-4  # step of the numerical derivatives
 _TRIED_IN_A_DOUBLING = 8  # numbers of steps between a number and its double that `best_steps` compares
-_FEWER = 16  # `best_steps` returns no number of steps below this part of the largest number
+_FEWER = 16  # `best_steps` returns at least the largest number of steps, divided by this number
 
 
 @dataclass(frozen=True)

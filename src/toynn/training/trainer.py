@@ -150,7 +150,7 @@ class _Trainer:
         self._realize(share)
         self._interrupts, self._continue_prompts = interrupts, continue_prompts
         self._sources = SourcesRead(data.train, windows)
-        self._epochs_per_step = per_step / windows.windows_per_epoch  # with the batch size of the first step
+        self._epochs_per_step = per_step / windows.windows_per_epoch  # in steps like the first one
         self._steps, self._validation = steps_and_validation(
             start, data, engine, windows, share, lambda: interrupts.asked, processes
         )

@@ -131,7 +131,7 @@ class LlamaSeqEngine(PartialSteps):
                 first_window=first_window,
             )
             if not options.updates and first_window == 0:
-                tnn_reserve_batches(layout.session, batches + 1)  # without updates, the last batch is stored too
+                tnn_reserve_batches(layout.session, batches + 1)  # without updates, sums of the last batch are kept too
             elif batches > 1 or first_window > 0:
                 tnn_reserve_batches(layout.session, batches)
             self._graph = graph
