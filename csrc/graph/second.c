@@ -57,7 +57,7 @@ static int switch_to(tnn_session * s, struct ggml_cgraph * graph) {
 
 static int need_both(tnn_session * s) {
     if (s->stage != TNN_STAGE_FORWARD_REALIZED) {
-        return tnn__fail_stage(s, "a second forward graph needs tnn_realize and tnn_realize_b");
+        return tnn__fail_stage(s, "a second forward graph can be used only after tnn_realize and tnn_realize_b");
     }
     return s->second_built ? TNN_OK : tnn__fail(s, TNN_E_STATE, "there is no second forward graph; call tnn_realize_b first");
 }

@@ -92,8 +92,8 @@ int tnn_train_step(tnn_session * s, const tnn_step * step, const int32_t * ids, 
                                          "graph", ggml_get_name(t_loss));
     }
     if (!(t_loss->flags & GGML_TENSOR_FLAG_OUTPUT) || (t_norm != NULL && !(t_norm->flags & GGML_TENSOR_FLAG_OUTPUT))) {
-        return tnn__fail(s, TNN_E_STATE, "step.loss and step.norm must be flagged with tnn_set_output before "
-                                         "tnn_realize_backward");
+        return tnn__fail(s, TNN_E_STATE, "%s must be flagged with tnn_set_output before tnn_realize_backward",
+                         !(t_loss->flags & GGML_TENSOR_FLAG_OUTPUT) ? "step.loss" : "step.norm");
     }
     if (t_norm != NULL && (!tnn__is_grad_norm(t_norm) || t_norm->data == NULL)) {
         return tnn__fail(s, TNN_E_VALUE, "step.norm (%s) must be a result of tnn_fused_grad_norm in the graph",

@@ -215,5 +215,8 @@ def same_weights(given: Collection[str], wanted: Collection[str]) -> None:
     missing = [name for name in wanted if name not in given]
     unknown = [name for name in given if name not in wanted]
     if missing or unknown:
-        what = f"lack {missing[0]!r}" if missing else f"hold {unknown[0]!r}, which the model does not have"
-        raise TinyNNValueError(f"weights {what} ({len(missing)} missing, {len(unknown)} unknown)")
+        what = f"{missing[0]!r} is missing" if missing else f"{unknown[0]!r} is unknown"
+        raise TinyNNValueError(
+            f"weights must have the names of the model's weights, but {what} ({len(missing)} missing, {len(unknown)} "
+            "unknown)"
+        )

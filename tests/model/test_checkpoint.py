@@ -338,8 +338,8 @@ def test_an_incomplete_model_is_refused_by_name() -> None:
     weights = dict(good.weights)
     name = "blk.1.ffn_up.weight"
     cases: list[tuple[dict[str, Any], type[TinyNNError], str]] = [
-        ({k: v for k, v in weights.items() if k != name}, TinyNNValueError, f"lack '{name}'"),
-        ({**weights, "x": weights[name]}, TinyNNValueError, "hold 'x'"),
+        ({k: v for k, v in weights.items() if k != name}, TinyNNValueError, f"but '{name}' is missing"),
+        ({**weights, "x": weights[name]}, TinyNNValueError, "but 'x' is unknown"),
         ({**weights, name: weights[name].T}, TinyNNValueError, "must have shape"),
         ({**weights, name: weights[name].astype(np.float64)}, TinyNNTypeError, "float32"),
         (

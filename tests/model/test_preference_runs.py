@@ -128,7 +128,10 @@ def test_an_evaluation_has_the_figures_of_the_validation_pairs(folder: Path, run
     assert f"reward margin    {margins.mean():.4f}" in shown.stdout
     refused = command("eval", str(folder / "base"), str(folder / "data"), "--ids")
     assert refused.returncode != 0
-    assert "has no stored reference for these pairs; name the reference model with --reference" in refused.stderr
+    assert (
+        "stores no log-probabilities of a reference model for these pairs; name the model with --reference"
+        in refused.stderr
+    )
     given = command("eval", str(run), str(folder / "data"), "--ids", "--reference", str(run), "--json")
     assert json.loads(given.stdout)["reward_margin"] == 0
 
@@ -348,7 +351,7 @@ def test_a_resumed_run_needs_its_reference(folder: Path, run: Path, tmp_path: Pa
     toynn.train(folder / "data", other, init=run, config=of_pairs(1), progress=False)
     for name in ("reference.json", "reference.bin"):
         shutil.copy(other / name, copy / name)
-    with pytest.raises(FileFormatError, match=r"has the SHA-256 .*, but the run was started with"):
+    with pytest.raises(FileFormatError, match=r"has the SHA-256 .*, but must have the SHA-256 .*, as at the start"):
         toynn.train(again)
 
 

@@ -163,8 +163,8 @@ def test_weights_that_do_not_fit_the_model_are_refused_by_name() -> None:
     weights = fused_weights(variant)
     lacking = {name: values for name, values in weights.items() if name != "blk.1.ffn_up.weight"}
     cases: list[tuple[Mapping[str, npt.ArrayLike], str]] = [
-        (lacking, r"lack 'blk\.1\.ffn_up\.weight'"),
-        ({**weights, "output.weight": weights["token_embd.weight"]}, r"hold 'output\.weight'"),
+        (lacking, r"but 'blk\.1\.ffn_up\.weight' is missing"),
+        ({**weights, "output.weight": weights["token_embd.weight"]}, r"but 'output\.weight' is unknown"),
         ({**weights, "output_norm.weight": np.ones(3)}, r"output_norm\.weight must have shape \(12,\)"),
     ]
     for wrong, mentions in cases:

@@ -40,8 +40,12 @@ SHAPE = ModelShape(23, 12, 3, 3, 20, 1, 16, 10000.0, 1e-5, untied=True)
         ({"shape": None}, TinyNNTypeError, "shape must be a ModelShape, got NoneType"),
         ({"weights": []}, TinyNNTypeError, "weights must be a dict, got list"),
         ({"tokenizer": "{}"}, TinyNNTypeError, "tokenizer must be the bytes of a tokenizer.json, or None, got str"),
-        ({"shape": {"untied": False}}, TinyNNValueError, r"hold 'output\.weight', which the model does not have"),
-        ({"shape": {"qkv_bias": True}}, TinyNNValueError, r"lack 'blk\.0\.attn_q\.bias' \(3 missing, 0 unknown\)"),
+        ({"shape": {"untied": False}}, TinyNNValueError, r"but 'output\.weight' is unknown"),
+        (
+            {"shape": {"qkv_bias": True}},
+            TinyNNValueError,
+            r"but 'blk\.0\.attn_q\.bias' is missing \(3 missing, 0 unknown\)",
+        ),
         ({"shape": {"d_ff": 21}}, TinyNNValueError, r"ffn_gate\.weight must have shape \(21, 12\)"),
     ],
 )

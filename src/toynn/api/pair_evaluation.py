@@ -79,7 +79,7 @@ def evaluate_preference(
         stored = None if reference is not None else _stored(source, folder)
         if reference is None and stored is None:
             raise TinyNNValueError(
-                f"{source.path} has no stored reference for these pairs; name the reference model with "
+                f"{source.path} stores no log-probabilities of a reference model for these pairs; name the model with "
                 f"{spelled('reference=', '--reference')}"
             )
         now = _log_probs(decoder, pairs, source.path, processes)
@@ -88,7 +88,7 @@ def evaluate_preference(
         with open_decoder(reference, "latest", None, n_threads=n_threads) as (source, decoder):
             stored = _log_probs(decoder, pairs, source.path, processes)
     if stored is None:
-        raise AssertionError("bug in toynn: the pairs have no reference; please report it")
+        raise AssertionError("bug in toynn: the reference model has not read the pairs; please report it")
     loss = _loss(now - stored, preference, pairs)
     return PairEvaluation(now.size // 2, loss, figures_of_pairs(now, stored, preference.beta))
 
@@ -163,5 +163,5 @@ def _ends(pairs: PackedTokens) -> npt.NDArray[np.int64]:
 
 def _counted(pairs: PackedTokens) -> npt.NDArray[np.uint8]:
     if pairs.counted is None:
-        raise AssertionError("bug in toynn: preference pairs without tokens that count; please report it")
+        raise AssertionError("bug in toynn: no token of the pairs counts for the loss; please report it")
     return pairs.counted

@@ -90,5 +90,7 @@ class DataFolder(Initialised):
 def _checked(path: Path, sha256: str) -> bytes:
     """Return the content of a small file of a data folder."""
     if sha256_of(path) != sha256:
-        raise FileFormatError(f"{path} is damaged: its sha256 differs from the one in meta.json")
+        raise FileFormatError(
+            f"{path} is damaged: its sha256 differs from the one in meta.json; prepare the data again"
+        )
     return read_regular(path)

@@ -35,16 +35,20 @@ def mapped_file(path: Path, dtype: str, n: int, what: str, sha256: str, check: C
             if size != n * kind.itemsize:
                 raise FileFormatError(
                     f"{path} is damaged: it must have {n * kind.itemsize} bytes ({n} {what} of {dtype}), but has "
-                    f"{size} bytes"
+                    f"{size} bytes; prepare the data again"
                 )
             found, wrong = _read(file, kind, check)
             if found != sha256:
-                raise FileFormatError(f"{path} is damaged: its sha256 differs from the one in meta.json")
+                raise FileFormatError(
+                    f"{path} is damaged: its sha256 differs from the one in meta.json; prepare the data again"
+                )
             if wrong is not None:
-                raise FileFormatError(f"{path} is damaged: {wrong}")
+                raise FileFormatError(f"{path} is damaged: {wrong}; prepare the data again")
             return _mapped(file, path, kind, n)
     except FileNotFoundError:
-        raise FileFormatError(f"{path.parent} is damaged: the file {path.name} is missing") from None
+        raise FileFormatError(
+            f"{path.parent} is damaged: the file {path.name} is missing; prepare the data again"
+        ) from None
     except OSError as error:
         raise FileFormatError(f"{path} cannot be read: {error}") from None
 

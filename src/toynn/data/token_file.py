@@ -119,7 +119,8 @@ def has_header(path: Path) -> bool:
 def _vocab_in(head: bytes, path: Path) -> int:
     if len(head) < HEADER.size:
         raise FileFormatError(
-            f"{path} is cut off: its header must have {HEADER.size} bytes, but the file has only {len(head)}"
+            f"{path} is cut off: its header must have {HEADER.size} bytes, but the file has only {len(head)}; use an "
+            "intact copy of the file"
         )
     numbers: tuple[bytes, int, int, int] = HEADER.unpack(head[: HEADER.size])
     _, version, vocab, reserved = numbers

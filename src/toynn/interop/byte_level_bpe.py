@@ -51,16 +51,20 @@ def read_tokenizer(content: bytes, vocab: int) -> ByteLevelBpe:
     model = described["model"]
     if model["type"] != "BPE":
         raise TinyNNValueError(
-            f"the tokenizer's model is {model['type']}, but only byte-level BPE can be exported; `toynn prepare` "
-            "trains a tokenizer of this kind"
+            f"the tokenizer's model is {model['type']}, but only byte-level BPE and SentencePiece BPE can be exported "
+            "to GGUF; export a Hugging Face folder instead"
         )
     for option in ("unk_token", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
         if model.get(option):
             raise TinyNNValueError(
-                f"the tokenizer's {option} is {model[option]!r:.60}, which llama.cpp does not support"
+                f"the tokenizer's {option} is {model[option]!r:.60}, which llama.cpp does not support; export a "
+                "Hugging Face folder instead"
             )
     if (decoder := (described["decoder"] or {}).get("type")) != "ByteLevel":
-        raise TinyNNValueError(f"the tokenizer's decoder is {decoder}, but llama.cpp supports only ByteLevel")
+        raise TinyNNValueError(
+            f"the tokenizer's decoder is {decoder}, but llama.cpp supports only ByteLevel; export a Hugging Face "
+            "folder instead"
+        )
     pre = name_of(described["pre_tokenizer"], bool(model.get("ignore_merges")), described["normalizer"])
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
     if not merges:

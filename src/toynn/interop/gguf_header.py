@@ -164,7 +164,8 @@ class _Bytes:
         """Raise FileFormatError unless `count` items of at least `each` bytes fit into the rest of the file."""
         if count * each > self.size - self.at:
             raise FileFormatError(
-                f"the file is cut off or damaged: {count} {what} do not fit after byte {self.at} of {self.size}"
+                f"the file is cut off or damaged: {count} {what} do not fit after byte {self.at} of {self.size}; use "
+                "an intact copy of the file"
             )
 
     def take(self, n: int, what: str) -> bytes:
@@ -265,7 +266,7 @@ def read_header(file: BinaryIO, size: int, part: int = 0) -> GgufHeader:
     for _ in range(n_values):
         key = left.text("a key", _LONGEST_NAME)
         if key in values:
-            raise FileFormatError(f"the key {key!r:.80} occurs twice")
+            raise FileFormatError(f"the key {key!r:.80} occurs twice, but must occur only once")
         values[key] = _value(left, key)
     found = GgufValues(values)
     alignment = found.whole("general.alignment", 32)
@@ -275,7 +276,7 @@ def read_header(file: BinaryIO, size: int, part: int = 0) -> GgufHeader:
     for _ in range(n_tensors):
         name = left.text("a tensor name", _LONGEST_NAME)
         if name in tensors:
-            raise FileFormatError(f"the tensor {name!r:.80} occurs twice")
+            raise FileFormatError(f"the tensor {name!r:.80} occurs twice, but must occur only once")
         tensors[name] = _tensor(left, name, alignment, part)
     return GgufHeader(found, _placed(tensors, -(-left.at // alignment) * alignment, size))
 
@@ -296,7 +297,9 @@ def _value(left: _Bytes, key: str) -> Any:
 def _scalars(left: _Bytes, key: str, kind: int, n: int) -> np.ndarray[Any, Any]:
     if kind not in _SCALARS:
         what = "is an array of arrays" if kind == ValueType.ARRAY else f"has the unknown type {kind}"
-        raise FileFormatError(f"the key {key!r:.80} {what}, which toynn cannot read")
+        raise FileFormatError(
+            f"the key {key!r:.80} {what}, but a value must be a number, a boolean, a string or a flat array of these"
+        )
     dtype = np.dtype(_SCALARS[ValueType(kind)])
     left.need(n, dtype.itemsize, f"values of {key!r:.80}")
     array = np.frombuffer(left.take(n * dtype.itemsize, f"{key!r:.80}"), dtype)
@@ -347,11 +350,15 @@ def _placed(tensors: dict[str, GgufTensor], start: int, size: int) -> dict[str, 
     for name, tensor in sorted(tensors.items(), key=lambda item: item[1].offset):
         offset = start + tensor.offset
         if offset < end:
-            raise FileFormatError(f"the file is damaged: the tensors {before!r:.80} and {name!r:.80} overlap")
+            raise FileFormatError(
+                f"the file is damaged: the tensors {before!r:.80} and {name!r:.80} overlap; use an intact copy of the "
+                "file"
+            )
         end, before = offset + tensor.nbytes, name
         if end > size:
             raise FileFormatError(
-                f"the file is cut off or damaged: the tensor {name!r:.80} needs {end} bytes, but the file has {size}"
+                f"the file is cut off or damaged: the tensor {name!r:.80} ends at byte {end}, but the file has {size} "
+                "bytes; use an intact copy of the file"
             )
     return {name: dataclasses.replace(tensor, offset=start + tensor.offset) for name, tensor in tensors.items()}
 

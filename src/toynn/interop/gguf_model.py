@@ -236,7 +236,7 @@ class MappedGguf(GgufModel):
         tensor = self.tensor(name)
         sizes = tensor.shape
         if len(sizes) > 3:
-            raise TinyNNValueError(f"the tensor {name!r:.80} has shape {sizes}, but at most 3 dimensions can be mapped")
+            raise TinyNNValueError(f"the tensor {name!r:.80} must have at most 3 dimensions, got shape {sizes}")
         return _declared(s, self._mapped[tensor.part], sizes, tensor.type, tensor.offset)
 
     def rows(self, s: nn.Session, name: str, first: int, n: int, copy: bool = False) -> nn.Tensor:

@@ -81,7 +81,9 @@ def read_scaling(values: GgufValues, factors: npt.NDArray[np.float32] | None, sh
             )
         scaling = _scaling_of_factors(values, factors, shape.head_dim, shape.rope_base)
     elif f"{_KEY}kind" in values:
-        raise FileFormatError(f"the key {_KEY}kind is present, but the tensor {ROPE_FREQS} is missing")
+        raise FileFormatError(
+            f"the key {_KEY}kind is present, but the tensor {ROPE_FREQS} is missing; export the model again"
+        )
     attn_factor = shortest(values.number(f"{shape.architecture}.rope.scaling.attn_factor", 1.0))
     return scaling if attn_factor == 1.0 else replace(scaling, attn_factor=attn_factor)
 

@@ -97,14 +97,18 @@ def read_sentencepiece(content: bytes, vocab: int) -> SentencePieceBpe:
     for option in ("continuing_subword_prefix", "end_of_word_suffix", "ignore_merges"):
         if model.get(option):
             raise TinyNNValueError(
-                f"the tokenizer's {option} is {model[option]!r:.60}, which llama.cpp does not support"
+                f"the tokenizer's {option} is {model[option]!r:.60}, which llama.cpp does not support; export a "
+                "Hugging Face folder instead"
             )
     prefix = _prefix_of(described["normalizer"], described["pre_tokenizer"])
     _check_decoder(described["decoder"])
     vocabulary: dict[str, int] = model["vocab"]
     added = {token["content"] for token in described["added_tokens"]}
     if (token := _missing_byte(vocabulary)) is not None:
-        raise TinyNNValueError(f"the tokenizer has no token {token}, but llama.cpp needs a token for each byte")
+        raise TinyNNValueError(
+            f"the tokenizer has no token {token}, but llama.cpp needs a token for each byte; export a Hugging Face "
+            "folder instead"
+        )
     merges = [(left, right) for left, right in model["merges"]]
     scores = scores_of(merges, vocabulary.keys() - added)
     tokens, kinds = by_id(vocabulary, described["added_tokens"], vocab)

@@ -16,6 +16,7 @@ from toynn.interop.gguf_numbers import TokenType
 
 UNIGRAM, BPE = 1, 2  # values of trainer_spec.model_type
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types of protobuf
+_REMEDY = "; use an intact copy of the file"
 
 # Numbers of protobuf fields, in this order: of the model, of a piece, of trainer_spec and of normalizer_spec.
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
@@ -108,10 +109,10 @@ def _fields(message: memoryview) -> Iterator[tuple[int, Value]]:
         elif wire in (_FIXED32, _FIXED64):
             n = 4 if wire == _FIXED32 else 8
         else:
-            raise FileFormatError(f"the file is damaged: the field {number} has the unknown wire type {wire}")
+            raise FileFormatError(f"the file is damaged: the field {number} has the unknown wire type {wire}{_REMEDY}")
         if n > len(message) - at:
             raise FileFormatError(
-                f"the file is damaged: the field {number} needs {n} bytes, but {len(message) - at} are left"
+                f"the file is damaged: the field {number} needs {n} bytes, but {len(message) - at} are left{_REMEDY}"
             )
         yield number, message[at : at + n]
         at += n
@@ -124,12 +125,12 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << 7 * i
         if byte < 0x80:
             return value & (2**64 - 1), at + i + 1
-    raise FileFormatError(f"the file is damaged: the integer at byte {at} of a message has no end")
+    raise FileFormatError(f"the file is damaged: the integer at byte {at} of a message has no end{_REMEDY}")
 
 
 def _message(value: Value, what: str) -> memoryview:
     if isinstance(value, int):
-        raise FileFormatError(f"the file is damaged: {what} is an integer instead of bytes")
+        raise FileFormatError(f"the file is damaged: {what} is an integer instead of bytes{_REMEDY}")
     return value
 
 
@@ -137,7 +138,7 @@ def _integer(values: dict[int, Value], number: int, default: int) -> int:
     """Return a 32-bit integer with a sign, as protobuf stores it."""
     value = values.get(number, default)
     if not isinstance(value, int):
-        raise FileFormatError(f"the file is damaged: the field {number} contains bytes instead of an integer")
+        raise FileFormatError(f"the file is damaged: the field {number} contains bytes instead of an integer{_REMEDY}")
     value &= 2**32 - 1
     return value - 2**32 if value >= 2**31 else value
 
@@ -146,15 +147,15 @@ def _text(value: Value, i: int) -> str:
     try:
         return bytes(_message(value, f"the piece {i}")).decode("utf-8")
     except UnicodeDecodeError:
-        raise FileFormatError(f"the file is damaged: the piece {i} is not UTF-8") from None
+        raise FileFormatError(f"the file is damaged: the piece {i} is not UTF-8{_REMEDY}") from None
 
 
 def _number(value: Value) -> float:
     if isinstance(value, int):
         if value == 0:
             return 0.0
-        raise FileFormatError(f"the file is damaged: a score is the integer {value} instead of a float")
+        raise FileFormatError(f"the file is damaged: a score is the integer {value} instead of a float{_REMEDY}")
     if len(value) != 4:
-        raise FileFormatError(f"the file is damaged: a score has {len(value)} bytes instead of 4")
+        raise FileFormatError(f"the file is damaged: a score has {len(value)} bytes instead of 4{_REMEDY}")
     number: float = struct.unpack("<f", value)[0]
     return number

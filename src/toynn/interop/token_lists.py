@@ -24,7 +24,10 @@ def by_id(
         token = entry["content"]
         for option in ("lstrip", "rstrip", "single_word"):
             if entry[option]:
-                raise TinyNNValueError(f"the token {token!r:.60} sets {option}, which llama.cpp does not support")
+                raise TinyNNValueError(
+                    f"the token {token!r:.60} sets {option}, which llama.cpp does not support; export a Hugging Face "
+                    "folder instead"
+                )
         known[entry["id"]] = (token, TokenType.CONTROL if entry["special"] else TokenType.USER_DEFINED)
     if known and max(known) >= vocab:
         raise TinyNNValueError(

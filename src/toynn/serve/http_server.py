@@ -50,7 +50,7 @@ class Listener:
             self.socket.listen(128)
         except OSError as error:
             self.socket.close()
-            raise OSError(f"cannot listen on {host} port {port}: {error.strerror}") from None
+            raise OSError(f"cannot listen on {host} port {port}: {error.strerror}; use another --port") from None
         name, self.port = self.socket.getsockname()[:2]
         self.url = f"http://{f'[{name}]' if ':' in name else name}:{self.port}"
 

@@ -127,12 +127,14 @@ def _check_charsmap(encoded: Any) -> None:
     if size % 4 or size > len(content) - 4 or size == 0:
         raise FileFormatError(
             f"{what} is damaged: its table should have {size} bytes, but the whole charsmap has only "
-            f"{len(content)} bytes"
+            f"{len(content)} bytes; use an intact copy of the tokenizer"
         )
     try:
         content[4 + size :].decode("utf-8")
     except UnicodeDecodeError:
-        raise FileFormatError(f"{what} is damaged: its texts are not UTF-8") from None
+        raise FileFormatError(
+            f"{what} is damaged: its texts are not UTF-8; use an intact copy of the tokenizer"
+        ) from None
     _check_trie(np.frombuffer(content, "<u4", size // 4, 4).astype(np.int64), content[4 + size :], what)
 
 
@@ -144,7 +146,8 @@ def _check_trie(units: npt.NDArray[np.int64], texts: bytes, what: str) -> None:
     while places.size:
         if (last := (places | 0xFF).max()) >= units.size:
             raise FileFormatError(
-                f"{what} is damaged: it refers to entry {last} of its table, which has only {units.size} entries"
+                f"{what} is damaged: it refers to entry {last} of its table, which has only {units.size} entries; use "
+                "an intact copy of the tokenizer"
             )
         found = (places[:, None] ^ bytes_of_keys).ravel()
         labels = np.tile(bytes_of_keys, places.size)
@@ -156,7 +159,7 @@ def _check_trie(units: npt.NDArray[np.int64], texts: bytes, what: str) -> None:
         if starts.size and (starts.max() >= len(texts) or not texts.endswith(b"\0")):
             raise FileFormatError(
                 f"{what} is damaged: the text at byte {starts.max()} must end with a NUL character within the "
-                f"{len(texts)} bytes of all texts"
+                f"{len(texts)} bytes of all texts; use an intact copy of the tokenizer"
             )
         places = np.unique(_children(units, found))
 

@@ -130,8 +130,8 @@ def _stored(run: Path, start: Start, data: DataFolder, engine: LlamaSeqEngine) -
         meta, reference = found
         if reference.sha256 != start.state.progress.reference:
             raise FileFormatError(
-                f"{run / NUMBERS} has the SHA-256 {reference.sha256}, but the run was started with numbers of the "
-                f"SHA-256 {start.state.progress.reference}; restore the file"
+                f"{run / NUMBERS} has the SHA-256 {reference.sha256}, but must have the SHA-256 "
+                f"{start.state.progress.reference}, as at the start of the run; restore the file"
             )
         if meta.data != identity:
             ours, of_run = dataclasses.asdict(meta.data), dataclasses.asdict(identity)

@@ -150,7 +150,9 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         if event["event"] == "started":
             resumed, step = event["resumes"] is not None, event["step"]
             if broken is not None and zeros and resumed and _last_step(events) < step:
-                raise FileFormatError(f"{path}: line {broken} is damaged: steps up to {step} are missing")
+                raise FileFormatError(
+                    f"{path}: line {broken} is damaged: steps up to {step} are missing; restore the file"
+                )
             broken = None
             events = [one for one in events if resumed and one["step"] <= step and one["event"] != "ended"]
         events.append(event)

@@ -61,7 +61,7 @@ def realize(engine: LlamaSeqEngine, start: Start, n_threads: int | None, batch: 
         if (wrong := names.symmetric_difference(start.state.moments)) and start.checkpoint is not None:
             raise FileFormatError(
                 f"{start.checkpoint.path} is damaged: its moments must be those of the trained weights, but "
-                f"{min(wrong)!r} is {'missing' if min(wrong) in names else 'unknown'}"
+                f"{min(wrong)!r} is {'missing' if min(wrong) in names else 'unknown'}; use another checkpoint"
             )
         for name, values in start.state.moments.items() if updates else ():
             engine.upload_weight(name.removesuffix(UNAVERAGED), values)

@@ -183,7 +183,7 @@ def test_an_adapter_that_does_not_fit_is_refused() -> None:
             (AdapterSpec(1, 1.0, False, ("output",)), options(variant), None, TinyNNValueError, "no matrix 'output'"),
             (spec, RecipeOptions(7), None, TinyNNValueError, 'layout must be "fused"'),
             ("q", options(variant), None, TinyNNTypeError, "spec must be a AdapterSpec"),
-            (spec, options(variant), {}, TinyNNValueError, "weights lack 'blk.0.attn_q.weight.lora_a'"),
+            (spec, options(variant), {}, TinyNNValueError, "but 'blk.0.attn_q.weight.lora_a' is missing"),
         ):
             with pytest.raises(error, match=message):
                 engine.realize_with_adapter(model, wrong, options_, tensors)  # type: ignore[arg-type]

@@ -149,7 +149,9 @@ def test_wrong_orders_of_the_calls_of_the_second_graph_are_refused(s: Session) -
     nn.tnn_finalize_weights(s)
     a, b = nn.tnn_scale(s, w, 2.0), nn.tnn_scale(s, w, 3.0)
     for early in (nn.tnn_switch_a, nn.tnn_switch_b, nn.tnn_compute_b):
-        with pytest.raises(SessionError, match="a second forward graph needs tnn_realize and tnn_realize_b"):
+        with pytest.raises(
+            SessionError, match="a second forward graph can be used only after tnn_realize and tnn_realize_b"
+        ):
             early(s)
     with pytest.raises(SessionError, match="can be called only after tnn_realize"):
         nn.tnn_realize_b(s, b)

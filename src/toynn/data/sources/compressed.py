@@ -72,7 +72,7 @@ def _gzip(file: BinaryIO, path: Path) -> Iterator[bytes]:
             while part := unpacked.read(_PART):
                 yield part
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise FileFormatError(f"{path} is damaged: {error}") from None
+        raise FileFormatError(f"{path} is damaged: {error}; use an intact copy of the file") from None
 
 
 def _zstd(file: BinaryIO, path: Path) -> Iterator[bytes]:
@@ -93,7 +93,9 @@ def _zstd(file: BinaryIO, path: Path) -> Iterator[bytes]:
                 yield b"".join(held)
                 held, size = [], 0
     except zstandard.ZstdError as error:
-        raise FileFormatError(f"{path} is damaged: {error}") from None
+        raise FileFormatError(f"{path} is damaged: {error}; use an intact copy of the file") from None
     if frame is not None:
-        raise FileFormatError(f"{path} is damaged: the file ends in the middle of a Zstandard frame")
+        raise FileFormatError(
+            f"{path} is damaged: it ends in the middle of a Zstandard frame; use an intact copy of the file"
+        )
     yield from itertools.filterfalse(lambda part: not part, [b"".join(held)])

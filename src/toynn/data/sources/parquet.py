@@ -56,11 +56,15 @@ def _opened(path: Path) -> Iterator[Any]:
         with open_regular(path) as file, parquet.ParquetFile(file, pre_buffer=False) as rows:
             yield rows
     except pa.ArrowException as error:
-        raise FileFormatError(f"{path} is damaged: {' '.join(str(error).split()):.200}") from None
+        raise FileFormatError(
+            f"{path} is damaged: {' '.join(str(error).split()):.200}; use an intact copy of the file"
+        ) from None
     except OSError as error:
         if error.errno is not None:
             raise
-        raise FileFormatError(f"{path} is damaged: {' '.join(str(error).split()):.200}") from None
+        raise FileFormatError(
+            f"{path} is damaged: {' '.join(str(error).split()):.200}; use an intact copy of the file"
+        ) from None
 
 
 def _items(batch: Any, before: int) -> Iterator[Item]:

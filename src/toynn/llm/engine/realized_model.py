@@ -138,8 +138,8 @@ class RealizedModel(Initialised):
         logits = self._built_graph().taps.get("logits")
         if logits is None:
             raise SessionError(
-                "the logits are not available, because the graph computes the logits in parts; build the graph "
-                "with build_training_step(taps=True)"
+                "the logits are not available, because the graph keeps the logits of only a few rows at a time; build "
+                "the graph with build_training_step(taps=True)"
             )
         return logits
 

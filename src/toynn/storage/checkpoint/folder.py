@@ -44,6 +44,7 @@ from toynn.storage.durable_files import sha256_of_file, sync, write_synced
 from toynn.storage.regular_files import open_regular
 from toynn.storage.tensor_files import Tensors, shapes_of, write_tensors
 
+_REMEDY = "restore the file, or use another checkpoint"
 _LARGE = 1 << 23  # a checkpoint with this number of values or more is written by one thread for each file
 
 
@@ -182,9 +183,13 @@ def _read(folder: Path) -> Checkpoint:
         for name, stored in meta.files.items():
             size = os.fstat(files[name].fileno()).st_size
             if size != stored.bytes:
-                raise FileFormatError(f"{folder} is damaged: {name} must have {stored.bytes} bytes, but has {size}")
+                raise FileFormatError(
+                    f"{folder} is damaged: {name} must have {stored.bytes} bytes, but has {size}; {_REMEDY}"
+                )
             if sha256_of_file(files[name]) != stored.sha256:
-                raise FileFormatError(f"{folder} is damaged: the sha256 of {name} differs from the one in {META}")
+                raise FileFormatError(
+                    f"{folder} is damaged: the sha256 of {name} differs from the one in {META}; {_REMEDY}"
+                )
         tokenizer = files[TOKENIZER].read() if TOKENIZER in files else None
         weights_file = WEIGHTS if meta.adapter is None else ADAPTER
         weights = tensors_in_memory(folder / weights_file, files[weights_file])
@@ -194,7 +199,7 @@ def _read(folder: Path) -> Checkpoint:
     try:
         model = _model(meta, weights, tokenizer)
     except TinyNNValueError as error:
-        raise FileFormatError(f"{folder} is damaged: {error}") from None
+        raise FileFormatError(f"{folder} is damaged: {error}; {_REMEDY}") from None
     if moments:
         _check_moments(folder, model, moments)
     training = None if meta.training is None else TrainingState(meta.training, moments)
@@ -218,7 +223,9 @@ def _opened(folder: Path, meta: CheckpointMeta) -> Iterator[dict[str, BinaryIO]]
             try:
                 files[name] = stack.enter_context(open_regular(folder / name))
             except OSError as error:  # noqa: PERF203 (a checkpoint has few files)
-                raise FileFormatError(f"{folder} is damaged: {name} cannot be read ({error.strerror})") from None
+                raise FileFormatError(
+                    f"{folder} is damaged: {name} cannot be read ({error.strerror}); {_REMEDY}"
+                ) from None
         yield files
 
 
@@ -237,13 +244,15 @@ def _check_moments(folder: Path, model: AnyModel, moments: Mapping[str, FloatArr
     wanted = next((names for names in possible if names == moments.keys()), possible[0])
     if wrong := wanted.symmetric_difference(moments):
         what = "lacks the tensor" if min(wrong) in wanted else "contains the unknown tensor"
-        raise FileFormatError(f"{folder} is damaged: {MOMENTS} {what} {min(wrong)!r}")
+        raise FileFormatError(f"{folder} is damaged: {MOMENTS} {what} {min(wrong)!r}; {_REMEDY}")
     for name, values in moments.items():
         shape = shapes[name[:-2]]
         if values.shape != shape or not np.isfinite(values).all():
             raise FileFormatError(
                 f"{folder} is damaged: {name} must have shape {shape} and only finite numbers, got shape "
-                f"{values.shape} and {np.count_nonzero(~np.isfinite(values))} numbers that are not finite"
+                f"{values.shape} and {np.count_nonzero(~np.isfinite(values))} numbers that are not finite; {_REMEDY}"
             )
         if name.endswith(".v") and (values < 0).any():  # v is a mean of squares, so it cannot be negative
-            raise FileFormatError(f"{folder} is damaged: {name} must be 0 or above, but its minimum is {values.min()}")
+            raise FileFormatError(
+                f"{folder} is damaged: {name} must be 0 or above, but its minimum is {values.min()}; {_REMEDY}"
+            )
