@@ -28,7 +28,9 @@ WORDS = (
 
 
 def learn(texts: Iterator[str], vocab_size: int, eos: str) -> str:
-    """Learn a byte-level BPE like the one of GPT-2 and return its tokenizer.json.
+    """Learn a byte-level BPE like the one of GPT-2 from texts, with at most vocab_size tokens and the end token `eos`.
+
+    Return its tokenizer.json.
 
     The limit on the length of a word applies only while the BPE is learned. The tokenizer encodes words of any length.
     """

@@ -59,6 +59,9 @@ class Texts:
 def survey(paths: Sequence[Path], separators: Sequence[str], eos: str, name: str | None = None) -> Texts:
     """Read the texts once and return what they contain.
 
+    separators: the lines that separate documents. eos: the text of the end token, which is searched for in the texts.
+    name: the name of the texts in messages; None: their paths.
+
     Raises TinyNNValueError if there is no text; FileFormatError if a file is not UTF-8; or OSError if a file cannot be
     read.
     """

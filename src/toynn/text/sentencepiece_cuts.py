@@ -35,7 +35,7 @@ class SentencePieceCuts:
         self._removes_spaces = any(rule.get("pattern", {}).get("Regex") in _OF_SPACES[1:] for rule in normalizers)
 
     def can_cut(self, before: str, after: str) -> bool:
-        """Return whether a text can be cut between two of its parts. Neither part is empty."""
+        """Return whether a text can be cut between its parts `before` and `after`. Neither part is empty."""
         a, b = before[-1], after[0]
         if self._never or (self._removes_spaces and a in (" ", _SPACE)):
             return False

@@ -17,7 +17,11 @@ Array: TypeAlias = npt.NDArray[np.float64]
 
 
 def figures_of_pairs(log_probs: Array, reference: Array, beta: float) -> PairFigures:
-    """Return the means over all pairs. log_probs, reference: float64 (2 n,), the chosen sequence of a pair first."""
+    """Return the means over n pairs.
+
+    log_probs, reference: log-probabilities in the model and in the reference model, float64 (2 n,), the chosen sequence
+        of a pair first. beta: the factor of the rewards.
+    """
     rewards = beta * (log_probs - reference)
     margins = rewards[::2] - rewards[1::2]
     right = (margins > 0).astype(np.float64)

@@ -37,9 +37,8 @@ class Shard(ABC):
         size = sum(piece.size for piece in pieces)
         self.weights: F32 = np.zeros(size, dtype=np.float32)
         self.gradient: F32 = np.zeros(size, dtype=np.float32)
-        dtype = (
-            np.uint16 if bf16 else np.float32
-        )  # numpy has no bfloat16; these are the upper halves of float32 numbers
+        # numpy has no bfloat16, so uint16 holds the upper halves of float32 numbers
+        dtype = np.uint16 if bf16 else np.float32
         self._moments: dict[str, npt.NDArray[Any]] = {one: np.zeros(size, dtype=dtype) for one in self.ends}
 
     def places(self) -> Iterator[tuple[Piece, slice]]:
@@ -50,18 +49,21 @@ class Shard(ABC):
             at += piece.size
 
     def moment(self, end: str, place: slice = _WHOLE) -> F32:
-        """Return a moment, or a part of it, in float32: a view, or a copy if the moments are bfloat16."""
+        """Return a moment, or a part of it, in float32: a view, or a copy if the moments are bfloat16.
+
+        end: one of `ends`, for example ".m". place: the part, by default the whole moment.
+        """
         stored = self._moments[end][place]
         return (stored.astype(np.uint32) << 16).view(np.float32) if self.bf16 else stored
 
     def set_moment(self, end: str, place: slice, values: F32) -> None:
-        """Set a part of a moment. values: bfloat16 numbers if the moments are bfloat16."""
+        """Set a part of a moment. end, place: as for `moment`. values: bfloat16 numbers if the moments are bfloat16."""
         self._moments[end][place] = values.view(np.uint32) >> 16 if self.bf16 else values
 
     def keep_moment(self, end: str, piece: Piece, place: slice, values: F32, step: int | None) -> None:
         """Set the moment of a piece to the result of a step, float32, which is rounded if the moments are bfloat16.
 
-        step: the number of the step, for moments in bfloat16.
+        end, place: as for `moment`. step: the number of the step, for moments in bfloat16.
         """
         if self.bf16:
             if step is None:

@@ -45,7 +45,10 @@ class Key:
 
 
 def keys(kind: type[Any] = TrainConfig, prefix: str = "") -> Iterator[Key]:
-    """Yield all keys in the order of a TOML file: the keys of a section, then the sections inside it."""
+    """Yield all keys in the order of a TOML file: the keys of a section, then the sections inside it.
+
+    kind: the dataclass of the section. prefix: the name of the section with a dot; "" for the whole configuration.
+    """
     sections = []
     for name, field in keys_of(kind).items():
         inner = dataclass_in(typing.get_type_hints(kind)[name])
