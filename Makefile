@@ -66,10 +66,10 @@ run: $(VENV)/.installed
 
 quickstart: $(VENV)/.installed-cli
 	rm -rf build/quickstart
-	$(PY) tools/corpus/write_corpus.py --stories 75 --out build/quickstart/stories.txt
+	$(PY) tools/corpus/write_corpus.py --stories 300 --out build/quickstart/stories.txt
 	$(VENV)/bin/toynn prepare build/quickstart/stories.txt --out build/quickstart/data --vocab-size 2048
 	$(VENV)/bin/toynn train build/quickstart/data --out build/quickstart/run --config examples/quickstart.toml
-	$(VENV)/bin/toynn generate build/quickstart/run --best --prompt "One morning" --temperature 0.5 --seed 2 --max-tokens 250
+	$(VENV)/bin/toynn generate build/quickstart/run --best --prompt "Once there was a" --temperature 0.5 --seed 1 --max-tokens 250
 
 quickstart-answers: $(VENV)/.installed-cli
 	test -e build/quickstart/run/latest || $(MAKE) quickstart

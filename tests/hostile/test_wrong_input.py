@@ -203,6 +203,7 @@ CASES = [
     option("seed a float", "t_seq=4, seed=0.5", "TypeError", "seed"),
     option("seed beyond int64", "t_seq=4, seed=2**63", "ValueError", "seed"),
     option("init_scale NaN", "t_seq=4, init_scale=math.nan", "ValueError", "init_scale"),
+    option("embedding_std 0", "t_seq=4, embedding_std=0", "ValueError", "embedding_std"),
     option("init_stream unknown", "t_seq=4, init_stream='mt19937'", "ValueError", "init_stream"),
     option("n_threads 0", "t_seq=4, n_threads=0", "ValueError", "n_threads"),
     option("n_threads above the cores", "t_seq=4, n_threads=100000", "ValueError", "n_threads"),

@@ -81,27 +81,29 @@ def test_a_new_run_with_only_a_learning_rate_notes_which_weights_it_applies_to(d
     assert toynn.train(data, tmp_path / "default", **given).notes == ()
 
 
-def test_a_run_records_its_default_learning_rate_and_init_scale(data: Path, tmp_path: Path) -> None:
+def test_a_run_records_its_default_learning_rate_and_initial_spread(data: Path, tmp_path: Path) -> None:
     """A resumed run keeps the values of its start, also if its configuration file leaves them out."""
     short: dict[str, Any] = {"steps": 2, "batch": 2, "progress": False}
     toynn.train(data, tmp_path / "base", config=config(2, model=SHAPE), progress=False)
     toynn.train(data, tmp_path / "tuned", init=tmp_path / "base", **short)
     tuned = read_config(tmp_path / "tuned" / "run.toml")
     assert tuned.optimizer.lr == pytest.approx(0.1 * min(0.4 / SHAPE.d_model, 0.01))
-    chosen = TrainConfig(dataclasses.replace(SHAPE, init_scale=0.7))
+    chosen = TrainConfig(dataclasses.replace(SHAPE, init_scale=0.7, embedding_std=0.3))
     toynn.train(data, tmp_path / "new", config=chosen, **short)
     plain = TrainConfig(SHAPE, StepArgs(steps=3, batch=2))
     toynn.train(data, tmp_path / "new", config=plain, resume=True, progress=False)
     new = read_config(tmp_path / "new" / "run.toml")
     assert new.model is not None
-    assert (new.model.init_scale, new.train.steps) == (0.7, 3)
+    assert (new.model.init_scale, new.model.embedding_std, new.train.steps) == (0.7, 0.3, 3)
     toynn.train(data, tmp_path / "default", config=TrainConfig(SHAPE), **short)
     found = read_config(tmp_path / "default" / "run.toml")
     assert found.model is not None
-    assert found.model.init_scale == 0.12
+    assert (found.model.init_scale, found.model.embedding_std) == (0.12, 0.02)
     assert (found.optimizer.kind, found.optimizer.lr) == ("muon", 0.0133)
     assert tuned.optimizer.kind == "adamw"
     gate = load_checkpoint(tmp_path / "default" / "checkpoints" / "step-00000000").model.weights[
         "blk.0.ffn_gate.weight"
     ]
     assert gate.std() == pytest.approx(0.12 / SHAPE.d_model**0.5, rel=0.15)
+    # three steps change the embedding only a little
+    assert load_checkpoint(tmp_path / "new").model.weights["token_embd.weight"].std() == pytest.approx(0.3, rel=0.15)

@@ -64,11 +64,12 @@ def test_weights_have_the_specified_names_shapes_and_order(engine: LlamaSeqEngin
 
 @each_variant
 @each_stream
+@pytest.mark.parametrize("embedding_std", [0.02, 0.3])
 def test_initial_weights_equal_those_of_the_scalar_streams(
-    engine: LlamaSeqEngine, variant: Variant, init_stream: str
+    engine: LlamaSeqEngine, variant: Variant, init_stream: str, embedding_std: float
 ) -> None:
-    realize_variant(engine, variant, init_stream=init_stream)
-    want = initial_weights(variant.cfg, variant.untied, variant.qkv_bias, 3, 1.5, init_stream)
+    realize_variant(engine, variant, init_stream=init_stream, embedding_std=embedding_std)
+    want = initial_weights(variant.cfg, variant.untied, variant.qkv_bias, 3, 1.5, init_stream, embedding_std)
     for name, values in want.items():
         assert engine.download_weight(name).tobytes() == values.astype(np.float32).tobytes(), name
 

@@ -23,6 +23,7 @@ from toynn.llm.parameters import Parameters
 from toynn.llm.primitives import GqaWeights, Rope, gqa, rms_norm, rope, swiglu
 from toynn.model.init_streams import make_stream
 from toynn.model.shape import ModelShape
+from toynn.model.spread import Spread
 from toynn.model.weights import GLOBAL_ROWS, LAYER_ROWS, weights_by_head_of
 from toynn.tinynn import (
     Session,
@@ -145,7 +146,7 @@ def built(shape: ModelShape, build: str) -> bytes:
         ids, positions = tnn_input_1d_i32_persistent(s, N), tnn_input_1d_i32_persistent(s, N)
         x = tnn_input_2d_f32_persistent(s, N, shape.d_model)
         tnn_finalize_weights(s)
-        parameters.draw(make_stream("lcg31", 0), 1.0)
+        parameters.draw(make_stream("lcg31", 0), Spread(init_scale=1.0))
         upload_int_array(s, ids, range(N))
         upload_int_array(s, positions, range(N))
         upload_row_major(s, x, np.linspace(-1, 1, N * shape.d_model).reshape(N, -1))

@@ -354,14 +354,14 @@ def test_the_default_warmup_fits_the_steps_and_is_written_to_run_toml(data: Path
 
 def test_the_shape_may_be_repeated_when_resuming_and_is_written_to_run_toml(data: Path, tmp_path: Path) -> None:
     train(TrainArgs(data, tmp_path / "first", config(3)))
-    said = dataclasses.replace(MODEL, init_scale=0.5)
+    said = dataclasses.replace(MODEL, init_scale=0.5, embedding_std=0.3)
     train(TrainArgs(data, tmp_path / "second", config(3, model=said), init=tmp_path / "first"))
     train(TrainArgs(data, tmp_path / "third", config(3, model=None), init=tmp_path / "first"))
     assert final_bytes(tmp_path / "second") == final_bytes(tmp_path / "third")
     own = read_config(tmp_path / "third" / "run.toml")
     assert own.model is not None
-    assert own.model == dataclasses.replace(MODEL, head_dim=8, init_scale=0.12)
-    repeated = dataclasses.replace(MODEL, init_scale=None)
+    assert own.model == dataclasses.replace(MODEL, head_dim=8, init_scale=0.12, embedding_std=0.02)
+    repeated = dataclasses.replace(MODEL, init_scale=None, embedding_std=None)
     train(
         TrainArgs(data, tmp_path / "third", config(4, model=repeated), resume=True)
     )  # run.toml contains head_dim = 8, which is also the value that is derived here

@@ -28,6 +28,7 @@ def realize(
     optimizer: str = "adamw",
     precision: str = "f32",
     z_loss: float = 0.0,
+    embedding_std: float = 0.02,
 ) -> None:
     """Realize an engine with random weights.
 
@@ -48,6 +49,7 @@ def realize(
         optimizer=optimizer,
         precision=precision,
         z_loss=z_loss,
+        embedding_std=embedding_std,
     )
     engine.realize(cfg, options, oversubscribe=oversubscribe)
 

@@ -15,6 +15,7 @@ def test_the_defaults_are_those_of_the_reference() -> None:
     opts = RecipeOptions()
     assert (opts.t_seq, opts.t_batch, opts.weight_dtype, opts.untied, opts.qkv_bias) == (0, 1, 0, False, False)
     assert (opts.seed, opts.init_scale, opts.init_stream, opts.n_threads) == (0, 1.0, "lcg31", None)
+    assert opts.embedding_std == 0.02
 
 
 def test_only_validate_refuses_a_missing_t_seq() -> None:
@@ -39,6 +40,7 @@ def test_only_validate_refuses_a_missing_t_seq() -> None:
         ("seed", 2**63, ValueError, "seed must be an integer from -9223372036854775808 to 9223372036854775807"),
         ("init_scale", 0.0, ValueError, "init_scale must be a finite number above 0"),
         ("init_scale", math.nan, ValueError, "init_scale must be a finite number above 0 (as a float32), got nan"),
+        ("embedding_std", -0.1, ValueError, "embedding_std must be a finite number above 0 (as a float32), got -0.1"),
         ("init_stream", "mt19937", ValueError, "init_stream must be one of 'lcg31', 'xorshift64', got 'mt19937'"),
         ("init_stream", 31, ValueError, "init_stream must be one of"),
         ("n_threads", 0, ValueError, "n_threads must be an integer from 1"),

@@ -46,6 +46,7 @@ def configs(draw: st.DrawFn) -> TrainConfig:
         ctx=draw(st.integers(1, 99)),
         untied=draw(st.booleans()),
         init_scale=draw(st.floats(1e-3, 10)),
+        embedding_std=draw(st.none() | st.floats(1e-3, 10)),
         rope_scaling=scaling,
     )
     return TrainConfig(
@@ -148,6 +149,7 @@ def row(key: Key) -> str:
         "schedule.warmup": "steps / 10, at most 100",
         "train.epochs": "none",
         "model.init_scale": "0.12",
+        "model.embedding_std": "0.02",
         "optimizer.lr": "by width and start",
         "optimizer.kind": "by start",
         "adapter.init_seed": "train.seed",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from toynn.arguments import INT31_MAX, boolean, integer, not_negative, one_of, positive
 from toynn.errors import TinyNNValueError
 from toynn.initialised import Initialised
+from toynn.model.spread import EMBEDDING_STD
 from toynn.model.weights import NO_OPTIMIZER, OPTIMIZERS
 
 WEIGHT_DTYPES = {0: "F32", 1: "F16", 30: "BF16"}  # the keys are ggml's ids of the types
@@ -27,7 +28,9 @@ class RecipeOptions(Initialised):
         1 = F16, 30 = BF16. The weights themselves stay F32.
     untied: the output matrix is a weight of its own, not the embedding.
     qkv_bias: the projections q, k and v have biases.
-    seed, init_scale: random seed of the initial weights, and the factor of their standard deviation.
+    seed: random seed of the initial weights.
+    init_scale: factor of the standard deviation of the initial matrices of the layers. For an adapter: the standard
+        deviation of A.
     init_stream: the random generator of the initial weights. "xorshift64" is the generator with which the older
         curves of the Ruby project toy were recorded.
     n_threads: number of threads. None: the number of cores that this process may use. Results never depend on this
@@ -45,6 +48,7 @@ class RecipeOptions(Initialised):
         added to the gradient of the loss. The reported loss does not contain it. Fused layout only.
     moments: "f32", or "bf16" to store the moments of matrices in bfloat16, with stochastic rounding. The moments of
         norms and biases stay f32. `LlamaSeqEngine.train_step` then needs the number of the step. Fused layout only.
+    embedding_std: standard deviation of the initial embedding, and of the initial output of an untied model.
     """
 
     t_seq: int = 0
@@ -61,6 +65,7 @@ class RecipeOptions(Initialised):
     precision: str = "f32"
     z_loss: float = 0.0
     moments: str = "f32"
+    embedding_std: float = EMBEDDING_STD
 
     def __post_init__(self) -> None:
         self._check_each()
@@ -98,5 +103,6 @@ class RecipeOptions(Initialised):
         self.precision = one_of("precision", self.precision, PRECISIONS)
         self.z_loss = not_negative("z_loss", self.z_loss)
         self.moments = one_of("moments", self.moments, MOMENT_TYPES)
+        self.embedding_std = positive("embedding_std", self.embedding_std)
         if self.n_threads is not None:
             self.n_threads = integer("n_threads", self.n_threads, 1)

@@ -15,6 +15,7 @@ from toynn.errors import TinyNNValueError
 from toynn.llm.tuning import EVERYTHING, Tuning
 from toynn.model.init_streams import GaussianStream
 from toynn.model.shape import ModelShape
+from toynn.model.spread import Spread
 from toynn.model.weights import ADAPTER_A, Weight, weights_by_head_of
 from toynn.tinynn import (
     TNN_BF16,
@@ -189,7 +190,7 @@ class Parameters:
         self._sizes[name] = (tensor, size)
         return tensor
 
-    def draw(self, stream: GaussianStream, init_scale: float) -> None:
+    def draw(self, stream: GaussianStream, spread: Spread) -> None:
         """Upload the initial values.
 
         They are drawn from one stream, head by head, so that both layouts start from the same values.
@@ -202,7 +203,7 @@ class Parameters:
             if part.row.std is None:
                 values = np.full(n, part.row.fill, dtype=np.float32)
             else:
-                values = stream.gaussian(n, part.row.std(self._shape, init_scale))
+                values = stream.gaussian(n, part.row.std(self._shape, spread))
             drawn[name].append(values)
             missing[name] -= n
             if missing[name] == 0:  # upload now, so that only a few weights are in memory twice

@@ -17,6 +17,7 @@ from typing import Any
 from toynn.errors import TinyNNValueError
 from toynn.model.config import SmolLM2Config
 from toynn.model.shape import ModelShape
+from toynn.model.spread import Spread
 
 MAX_LAYERS = 4096  # declaring the weights of more layers would take minutes
 OPTIMIZERS, NO_OPTIMIZER = ("adamw", "muon"), "none"  # none: the session computes gradients, but no updates
@@ -32,7 +33,7 @@ class Row:
     name: llama.cpp's name, without "blk.N." for the weights of a layer.
     size: (rows, cols), or (n,) for a norm or a bias.
     hf: Hugging Face's name, without "model.layers.N."; "" if there is none.
-    std: a function of the shape and init_scale that returns the standard deviation of the initial values. None: all
+    std: a function of the shape and the spread that returns the standard deviation of the initial values. None: all
         values start at `fill`.
     heads: a function that returns the number of heads that share the rows. None: the rows do not belong to heads.
     rotated: whether RoPE rotates the rows of each head, so that their order differs between file formats.
@@ -47,7 +48,7 @@ class Row:
     name: str
     size: Callable[[SmolLM2Config], tuple[int, ...]]
     hf: str = ""
-    std: Callable[[SmolLM2Config, float], float] | None = None
+    std: Callable[[SmolLM2Config, Spread], float] | None = None
     fill: float = 0.0
     heads: Callable[[SmolLM2Config], int] | None = None
     rotated: bool = False
@@ -61,12 +62,12 @@ class Row:
         return not self.flag or bool(getattr(shape, self.flag))
 
 
-def _std(_: SmolLM2Config, init_scale: float) -> float:  # noqa: ARG001 (embeddings do not depend on it)
-    return 0.02
+def _std_of_embedding(_: SmolLM2Config, spread: Spread) -> float:
+    return spread.embedding_std
 
 
-def _std_of_model(c: SmolLM2Config, init_scale: float) -> float:
-    return init_scale / math.sqrt(c.d_model)
+def _std_of_model(c: SmolLM2Config, spread: Spread) -> float:
+    return spread.init_scale / math.sqrt(c.d_model)
 
 
 def _q_heads(c: SmolLM2Config) -> int:
@@ -80,11 +81,12 @@ def _kv_heads(c: SmolLM2Config) -> int:
 # The order of the rows is the order in which weights are declared and their initial values are drawn.
 GLOBAL_ROWS = (
     Row("embedding", "token_embd.weight", lambda c: (c.vocab, c.donor_d_in or c.d_model), "model.embed_tokens.weight",
-        _std, frozen_by="donor_d_in"),
+        _std_of_embedding, frozen_by="donor_d_in"),
     Row("lens", "lens.proj.weight", lambda c: (c.d_model, c.donor_d_in),
         std=lambda c, _: 1.0 / math.sqrt(c.donor_d_in), flag="donor_d_in"),
     Row("output_norm", "output_norm.weight", lambda c: (c.d_model,), "model.norm.weight", fill=1.0),
-    Row("output", "output.weight", lambda c: (c.vocab, c.d_model), "lm_head.weight", _std, flag="untied"),
+    Row("output", "output.weight", lambda c: (c.vocab, c.d_model), "lm_head.weight", _std_of_embedding,
+        flag="untied"),
 )  # fmt: skip
 LAYER_ROWS = (
     Row("attn_norm", "attn_norm.weight", lambda c: (c.d_model,), "input_layernorm.weight", fill=1.0),
@@ -101,7 +103,7 @@ LAYER_ROWS = (
     Row("gate", "ffn_gate.weight", lambda c: (c.d_ff, c.d_model), "mlp.gate_proj.weight", _std_of_model),
     Row("up", "ffn_up.weight", lambda c: (c.d_ff, c.d_model), "mlp.up_proj.weight", _std_of_model),
     Row("down", "ffn_down.weight", lambda c: (c.d_model, c.d_ff), "mlp.down_proj.weight",
-        lambda c, init_scale: init_scale / math.sqrt(c.d_ff)),
+        lambda c, spread: spread.init_scale / math.sqrt(c.d_ff)),
     Row("q", "attn_q.bias", lambda c: (c.n_heads * c.head_dim,), "self_attn.q_proj.bias",
         heads=_q_heads, rotated=True, flag="qkv_bias"),
     Row("k", "attn_k.bias", lambda c: (c.n_kv * c.head_dim,), "self_attn.k_proj.bias",

@@ -11,6 +11,7 @@ from toynn.documented_fields import documented
 from toynn.errors import ConfigurationError, ConfigurationTypeError, TinyNNTypeError
 from toynn.llm.options import PRECISIONS
 from toynn.llm.preference import Preference
+from toynn.model.spread import EMBEDDING_STD
 from toynn.training.adapter_config import AdapterArgs
 from toynn.training.data_config import PACKED, DataArgs
 from toynn.training.defaults import INIT_SCALE, MUON, learning_rate_of_start, optimizer_of_start
@@ -249,6 +250,8 @@ class TrainConfig:
         shape = self.model or model or ModelArgs()
         if shape.init_scale is None:
             shape = replace(shape, init_scale=INIT_SCALE)
+        if shape.embedding_std is None:
+            shape = replace(shape, embedding_std=EMBEDDING_STD)
         existing = model is not None
         kind, lr = self._optimizer_kind(existing=existing), self._lr(shape.d_model, existing=existing)
         optimizer = replace(self.optimizer, kind=kind, lr=lr)

@@ -17,6 +17,8 @@ class ModelArgs(ModelShape):
     vocab: a placeholder, which `shape` replaces. head_dim: 0 means d_model // n_heads; `shape` replaces it too.
     init_scale: factor of the standard deviation of the initial weights. None: the default, which
         `TrainConfig.explicit` sets. It is not part of the shape.
+    embedding_std: standard deviation of the initial embedding, and of the initial output of an untied model. None: the
+        default, which `TrainConfig.explicit` sets. It is not part of the shape.
     """
 
     vocab: int = field(default=1, init=False, repr=False, compare=False)
@@ -33,11 +35,18 @@ class ModelArgs(ModelShape):
         "the initial values of a matrix in the layers have the standard deviation init_scale / sqrt(number of "
         "columns). Default: 0.12",
     )
+    embedding_std: float | None = documented(
+        None,
+        "standard deviation of the initial values of the embedding, and of the output matrix of an untied model. "
+        "Default: 0.02",
+    )
 
     def __post_init__(self) -> None:
         derived = integer("model.head_dim", self.head_dim, 0) == 0
         if self.init_scale is not None:
             object.__setattr__(self, "init_scale", positive("model.init_scale", self.init_scale))
+        if self.embedding_std is not None:
+            object.__setattr__(self, "embedding_std", positive("model.embedding_std", self.embedding_std))
         try:
             super().__post_init__()
         except TinyNNTypeError as error:
@@ -61,7 +70,7 @@ class ModelArgs(ModelShape):
     def first_difference(self, other: ModelArgs) -> str | None:
         """Return the first key in which two shapes differ, or None if they are equal.
 
-        init_scale is not compared. A head_dim of 0 is compared as d_model // n_heads.
+        init_scale and embedding_std are not compared. A head_dim of 0 is compared as d_model // n_heads.
         """
         instance_of("other", other, ModelArgs)
         return self.shape(vocab=1).differing_field(other.shape(vocab=1))

@@ -329,8 +329,11 @@ def _resumed_config(args: TrainArgs, own: TrainConfig, held: Checkpoint, epoch: 
         kind=own.optimizer.kind if kind is None else kind,
     )
     config = dataclasses.replace(config, optimizer=optimizer)
-    if config.model is not None and config.model.init_scale is None:
-        config = dataclasses.replace(config, model=dataclasses.replace(config.model, init_scale=shape.init_scale))
+    if config.model is not None:
+        spread = {
+            key: getattr(shape, key) for key in ("init_scale", "embedding_std") if getattr(config.model, key) is None
+        }
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, **spread))
     if config.train.seconds and not config.schedule.falls:  # the run keeps the falls that it has already decided
         if config.train.steps not in (own.train.steps, DEFAULT_STEPS):
             raise ConfigurationError(

@@ -7,6 +7,7 @@ from toynn.errors import ConfigurationError, FileFormatError
 from toynn.llm.adapters.model_on_base import ModelOnBase, adapter_of
 from toynn.llm.engine import LlamaSeqEngine
 from toynn.llm.options import RecipeOptions
+from toynn.model.spread import EMBEDDING_STD
 from toynn.model.weights import NO_OPTIMIZER, UNAVERAGED
 from toynn.training.averages import AveragedWeights
 from toynn.training.defaults import INIT_SCALE
@@ -25,6 +26,7 @@ def declare_model(
         t_batch=2 * batch if start.config.preference else batch,
         seed=start.config.train.seed,
         init_scale=(start.config.model and start.config.model.init_scale) or INIT_SCALE,
+        embedding_std=(start.config.model and start.config.model.embedding_std) or EMBEDDING_STD,
         n_threads=n_threads,
         layout="fused",
         optimizer=start.config.optimizer_kind if updates else NO_OPTIMIZER,

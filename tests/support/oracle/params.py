@@ -107,7 +107,13 @@ def random_weights(cfg: SmolLM2Config, untied: bool, qkv_bias: bool, seed: int) 
 
 
 def initial_weights(
-    cfg: SmolLM2Config, untied: bool, qkv_bias: bool, seed: int, init_scale: float, init_stream: str
+    cfg: SmolLM2Config,
+    untied: bool,
+    qkv_bias: bool,
+    seed: int,
+    init_scale: float,
+    init_stream: str,
+    embedding_std: float = 0.02,
 ) -> Weights:
     """Return the initial weights of the specification, drawn value by value (slow, for small models)."""
     from oracle.init_streams import STREAMS
@@ -122,11 +128,11 @@ def initial_weights(
         n = int(np.prod(shapes[name]))
         weights[name] = stream.gaussian(n, std).astype(np.float64).reshape(shapes[name])
 
-    draw("token_embd.weight", 0.02)
+    draw("token_embd.weight", embedding_std)
     if cfg.donor_d_in > 0:
         draw("lens.proj.weight", 1.0 / math.sqrt(cfg.donor_d_in))
     if untied:
-        draw("output.weight", 0.02)
+        draw("output.weight", embedding_std)
     for n in range(cfg.n_layers):
         blk = f"blk.{n}."
         wide = init_scale / math.sqrt(cfg.d_model)

@@ -21,6 +21,7 @@ from toynn.llm.tuning import EVERYTHING, NOTHING, Tuning
 from toynn.model.config import SmolLM2Config
 from toynn.model.init_streams import make_stream
 from toynn.model.shape import ModelShape
+from toynn.model.spread import Spread
 from toynn.model.weights import EMBEDDING
 from toynn.tinynn import TNN_F32, Session
 from toynn.tinynn.arrays import float_array
@@ -136,7 +137,8 @@ class TunedModel(SeqNames):
 
         def fill(parameters: Parameters) -> None:
             if weights is None:
-                parameters.draw(make_stream(options.init_stream, options.seed), options.init_scale)
+                spread = Spread(options.init_scale, options.embedding_std)
+                parameters.draw(make_stream(options.init_stream, options.seed), spread)
             else:
                 parameters.upload_all(weights)
 
