@@ -117,9 +117,8 @@ tnn_tensor tnn_flash_attn_ext(tnn_session * s, tnn_tensor q, tnn_tensor k, tnn_t
         return 0;
     }
     if (tk->ne[0] != tq->ne[0] || tq->ne[2] % tk->ne[2] != 0 || tq->ne[3] != tk->ne[3]) {
-        tnn__fail(s, TNN_E_VALUE, "k has shape %s, but it must be [%lld, S, a divisor of q's heads] for q of shape %s",
-                  tnn__shape(tk),
-                  (long long) tq->ne[0], tnn__shape(tq));
+        tnn__fail(s, TNN_E_VALUE, "k has shape %s; its ne0 and ne3 must equal ne0 and ne3 of q, of shape %s, and its ne2 must divide "
+                                  "the ne2 of q", tnn__shape(tk), tnn__shape(tq));
         return 0;
     }
     if (tv->ne[1] != tk->ne[1] || tv->ne[2] != tk->ne[2] || tv->ne[3] != tk->ne[3]) {
@@ -133,9 +132,9 @@ tnn_tensor tnn_flash_attn_ext(tnn_session * s, tnn_tensor q, tnn_tensor k, tnn_t
             return 0;
         }
         if (tm->ne[0] != tk->ne[1] || tm->ne[1] < tq->ne[1] || tq->ne[2] % tm->ne[2] != 0 || tq->ne[3] % tm->ne[3] != 0) {
-            tnn__fail(s, TNN_E_VALUE, "mask has shape %s, but it must be [%lld, at least %lld]",
-                      tnn__shape(tm), (long long) tk->ne[1],
-                      (long long) tq->ne[1]);
+            tnn__fail(s, TNN_E_VALUE, "mask has shape %s, but its ne0 must be %lld, its ne1 at least %lld, and its ne2 and ne3 must "
+                                      "divide ne2 and ne3 of q, of shape %s", tnn__shape(tm), (long long) tk->ne[1],
+                      (long long) tq->ne[1], tnn__shape(tq));
             return 0;
         }
     }

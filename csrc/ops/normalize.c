@@ -56,7 +56,8 @@ tnn_tensor tnn_soft_max_ext(tnn_session * s, tnn_tensor a, tnn_tensor mask, floa
             return 0;
         }
         if (m->ne[0] != x->ne[0] || m->ne[1] < x->ne[1] || x->ne[2] % m->ne[2] != 0 || x->ne[3] % m->ne[3] != 0) {
-            tnn__fail(s, TNN_E_VALUE, "mask has shape %s, but it must be [%lld, at least %lld] for the tensor a of shape %s",
+            tnn__fail(s, TNN_E_VALUE, "mask has shape %s, but its ne0 must be %lld, its ne1 at least %lld, and its ne2 and ne3 must "
+                                      "divide ne2 and ne3 of the tensor a, of shape %s",
                       tnn__shape(m),
                       (long long) x->ne[0], (long long) x->ne[1], tnn__shape(x));
             return 0;

@@ -320,7 +320,7 @@ def base(tmp_path: Path) -> Iterator[GgufBase]:
 
 def test_a_model_in_memory_cannot_be_mapped(base: GgufBase) -> None:
     model, _ = base_of(variant())
-    with LlamaSeqEngine() as engine, pytest.raises(TinyNNTypeError, match="a TrainedModel is not a file"):
+    with LlamaSeqEngine() as engine, pytest.raises(TinyNNTypeError, match="realize_for_mmap maps a file, got TrainedM"):
         realize(engine, model, "mmap")
 
 

@@ -476,9 +476,8 @@ def test_samples_are_shown_with_their_counted_tokens(folder: Path, chats: Path, 
         == (samples_in(folder)[0])
     )
     wrong = command("data", "show", str(folder), "--from", "999")
-    assert (wrong.returncode, wrong.stderr) == (
-        2, f"toynn: --from 999 is too large: the train split of {folder} has fewer samples; use a smaller number\n",
-    )  # fmt: skip
+    split = f"the train split of {folder} has only {len(samples_in(folder))} samples, numbered from 0"
+    assert (wrong.returncode, wrong.stderr) == (2, f"toynn: --from 999 is too large: {split}\n")
 
 
 def test_documents_of_plain_text_are_shown(tmp_path: Path) -> None:

@@ -58,8 +58,9 @@ def shown_samples(folder: Path, split: str, first: int, n: int) -> Iterator[Show
         of_pair = f"pair {number // 2}, {('chosen', 'rejected')[number % 2]}" if packed.meta.pairs else ""
         yield ShownSample(number, ids, counted, parts, stop < end, of_pair)
     if not found:
+        count = sum(1 for _ in _samples(packed))
         raise TinyNNValueError(
-            f"--from {first} is too large: the {split} split of {folder} has fewer samples; use a smaller number"
+            f"--from {first} is too large: the {split} split of {folder} has only {count} samples, numbered from 0"
         )
 
 

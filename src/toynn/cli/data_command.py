@@ -23,7 +23,7 @@ def command() -> None:
 @click.option("-n", "count", type=click.IntRange(1), default=3, show_default=True, metavar="N",
               help="Number of samples to print.")  # fmt: skip
 @click.option("--from", "first", type=click.IntRange(0), default=0, show_default=True, metavar="N",
-              help="Number of the first sample to print.")  # fmt: skip
+              help="Number of the first sample to print, counted from 0.")  # fmt: skip
 @click.option("--split", type=click.Choice(SPLITS), default=SPLITS[0], show_default=True, help="Split to read.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each sample.")
 def show(data: Path, count: int, first: int, split: str, as_json: bool) -> None:

@@ -58,7 +58,7 @@ from toynn.storage.text_files import read_text
 @click.option("--base", type=GivenPath(exists=True, path_type=Path), default=None,
               help="New path of the base. Needed only if MODEL is an adapter and its base was moved.")  # fmt: skip
 @click.option("--reference", type=GivenPath(exists=True, path_type=Path), default=None, metavar="MODEL",
-              help="Reference model for preference pairs. [default: the reference that the run stored]")  # fmt: skip
+              help="Reference model for preference pairs. [default: the reference model of the run MODEL]")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), default=None,
               help="Number of threads. [default: one for each core that toynn may use]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

@@ -135,7 +135,9 @@ class GgufModel(Initialised):
                 )
             for name, tensor in header.tensors.items():
                 if name in self.tensors:
-                    raise FileFormatError(f"the tensor {name!r:.80} is also in another file of the model")
+                    raise FileFormatError(
+                        f"the tensor {name!r:.80} is also in another file of the model, but must be in only one file"
+                    )
                 self.tensors[name] = tensor
         self._files.append((path, file))
 
@@ -165,7 +167,8 @@ class GgufModel(Initialised):
         with naming(self.path):
             if len(self._files) > 1 and (n := self.values.whole("split.tensors.count")) != len(self.tensors):
                 raise FileFormatError(
-                    f"split.tensors.count is {n}, but the {len(self._files)} files have {len(self.tensors)} tensors"
+                    f"split.tensors.count is {n}, but the {len(self._files)} files have {len(self.tensors)} tensors; "
+                    "use intact copies of all files"
                 )
 
 

@@ -142,7 +142,7 @@ def _places(folder: Path, index: Any) -> dict[str, str]:
                 f"weight_map assigns {name!r:.80} to {shard!r:.80}, which is not the name of a .safetensors file"
             )
         if not (folder / shard).is_file():
-            raise FileFormatError(f"weight_map names the file {shard!r:.80}, which does not exist")
+            raise FileFormatError(f"weight_map names the file {shard!r:.80}, which does not exist; add the file")
     return places
 
 

@@ -290,7 +290,7 @@ class TunedModel(SeqNames):
             raise TinyNNValueError(f"rank must be from 1 to head_dim = {shape.head_dim}, got {self._tuning.q_rank}")
         stored = base.stored(copy)
         if stored is None and not copy:
-            raise TinyNNTypeError(f"gguf must be a GgufBase, because a {kind_of(gguf)} is not a file")
+            raise TinyNNTypeError(f"gguf must be a GgufBase, because {call} maps a file, got {kind_of(gguf)}")
         values = values_of(base, stored)
         self._declare(shape, options, self._tuning, lambda parameters: parameters.fill(values), oversubscribe, stored)
 

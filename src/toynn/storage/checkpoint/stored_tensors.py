@@ -87,4 +87,6 @@ class _Reader:
         except (OSError, ValueError, OverflowError) as error:
             raise FileFormatError(f"{self._path} cannot be read: {error}") from None
         if n < len(target):
-            raise FileFormatError(f"{self._path} became shorter while it was read: {name} is not complete")
+            raise FileFormatError(
+                f"{self._path} became shorter while it was read: {name} is not complete; restore the file"
+            )
