@@ -229,8 +229,8 @@ int tnn_session_set_graph_capacity(tnn_session * s, int64_t n_nodes) {
                          (long long) TNN_MAX_CAPACITY);
     }
     if (s->ctx_c != NULL) {
-        return tnn__fail(s, TNN_E_STATE, "tensors of a graph exist already; set the capacity before the first of "
-                                         "them, or after tnn_reset_for_rebuild");
+        return tnn__fail(s, TNN_E_STATE, "tensors of a graph exist already; set the capacity before the first tensor "
+                                         "of a graph, or after tnn_reset_for_rebuild");
     }
     s->capacity = n_nodes;
     return TNN_OK;

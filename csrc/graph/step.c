@@ -88,8 +88,8 @@ int tnn_train_step(tnn_session * s, const tnn_step * step, const int32_t * ids, 
         return s->code;
     }
     if (!(t_loss->flags & GGML_TENSOR_FLAG_LOSS) || t_loss->data == NULL) {
-        return tnn__fail(s, TNN_E_VALUE, "step.loss (%s) must be the tensor that tnn_set_loss made the loss of the "
-                                         "graph", ggml_get_name(t_loss));
+        return tnn__fail(s, TNN_E_VALUE, "step.loss (%s) must be the loss of the graph, which tnn_set_loss flags",
+                         ggml_get_name(t_loss));
     }
     if (!(t_loss->flags & GGML_TENSOR_FLAG_OUTPUT) || (t_norm != NULL && !(t_norm->flags & GGML_TENSOR_FLAG_OUTPUT))) {
         return tnn__fail(s, TNN_E_STATE, "%s must be flagged with tnn_set_output before tnn_realize_backward",

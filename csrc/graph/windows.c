@@ -24,8 +24,8 @@ int tnn_session_set_windows(tnn_session * s, int64_t n, int64_t first) {
         return tnn__fail(s, TNN_E_VALUE, "first = %lld must be between 0 and %lld", (long long) first, (long long) TNN_MAX_ELEMENTS);
     }
     if (s->ctx_c != NULL) {
-        return tnn__fail(s, TNN_E_STATE, "tensors of a graph exist already; set the windows before the first of them, or "
-                                         "after tnn_reset_for_rebuild");
+        return tnn__fail(s, TNN_E_STATE, "tensors of a graph exist already; set the windows before the first tensor of a "
+                                         "graph, or after tnn_reset_for_rebuild");
     }
     s->windows.n    = n;
     s->first_window = first;

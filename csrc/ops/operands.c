@@ -141,9 +141,8 @@ struct ggml_tensor * tnn__ids_operand(tnn_session * s, const char * arg, tnn_ten
         return NULL;
     }
     if (root->op != GGML_OP_NONE && root->src[0]->ne[0] > rows) {
-        tnn__fail(s, TNN_E_VALUE, "%s is a result of sorting rows of %lld elements, so its values can be up to %lld, but "
-                                  "it selects from only %lld rows", arg, (long long) root->src[0]->ne[0],
-                  (long long) (root->src[0]->ne[0] - 1), (long long) rows);
+        tnn__fail(s, TNN_E_VALUE, "%s, a result of tnn_argsort or tnn_top_k, can have values up to %lld, but must have values "
+                                  "below %lld (the number of rows)", arg, (long long) (root->src[0]->ne[0] - 1), (long long) rows);
         return NULL;
     }
     return t;

@@ -86,7 +86,9 @@ class _Namespace(jinja2.utils.Namespace):
     @staticmethod
     def _check(name: object) -> None:
         if isinstance(name, str) and name.startswith("_"):
-            raise jinja2.exceptions.SecurityError(f"a namespace must not have the attribute {name!r:.60}")
+            raise jinja2.exceptions.SecurityError(
+                f"the name of a namespace attribute must not begin with _, got {name!r:.60}"
+            )
 
 
 class _Dict:

@@ -82,7 +82,7 @@ def test_sorted_ids_must_be_below_the_number_of_rows(s: Session) -> None:
     best = nn.tnn_top_k(s, scores, 2)
     with pytest.raises(
         TinyNNValueError,
-        match=r"ids is a result of sorting .* can be up to 3, but it selects from only 3 rows",
+        match=r"ids, a result of .*, can have values up to 3, but must have values below 3 \(the number of rows\)",
     ):
         nn.tnn_get_rows(s, table, best)
 
