@@ -135,10 +135,7 @@ class _Trainer:
         continue_prompts: ContinuePrompts | None,
         processes: Processes | None,
     ) -> None:
-        """Realize the model and build its training graph, if the run takes steps.
-
-        Raises TinyNNMemoryError if they do not fit into memory.
-        """
+        """Realize the model and, if steps follow, its training graph. Raises TinyNNMemoryError if memory runs out."""
         self._processes = processes
         self._args, self._start, self._run, self._engine, self._data = args, start, run, engine, data
         self._config = config = start.config
