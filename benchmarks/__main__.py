@@ -33,7 +33,9 @@ def arguments() -> argparse.Namespace:
         help=f"Programs to compare (default: {' '.join(LABELS)}); {REFERENCE} is always measured.",
     )  # fmt: skip
     parser.add_argument(
-        "--rounds", type=positive, help="Number of turns of each program (default: 6 to 10, depending on the shape)."
+        "--rounds",
+        type=positive,
+        help="How many times each program is timed (default: 6 to 10, depending on the shape).",
     )
     parser.add_argument(
         "--steps", type=positive, help="Timed steps per turn (default: 2 to 100, depending on the shape)."

@@ -62,7 +62,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="Measure a small model in two turns, to check the benchmark."
     )
-    parser.add_argument("--rounds", type=int, default=7, help="Number of turns of each measurement (default: 7).")
+    parser.add_argument("--rounds", type=int, default=7, help="How many times each value is measured (default: 7).")
     parser.add_argument("--folder", type=Path, help="Folder to write to, on the disk to measure (default: a new one).")
     parser.add_argument("--model", type=Path, help="GGUF file of a model with a tokenizer (default: random weights).")
     parser.add_argument("--out", type=Path, help="Output folder (default: docs/ and benchmarks/results/).")

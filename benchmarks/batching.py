@@ -54,7 +54,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=COMMAND, description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--samples", type=int, default=1500, help="Number of samples (default: 1500).")
     parser.add_argument(
-        "--rounds", type=int, default=5, help="Number of turns of each value of data.batching (default: 5)."
+        "--rounds", type=int, default=5, help="How many times each value of data.batching is measured (default: 5)."
     )
     parser.add_argument("--threads", type=int, default=machine.cores(), help="Number of threads (default: all cores).")
     parser.add_argument("--out", type=Path, help="Page with the table (default: docs/data.md).")

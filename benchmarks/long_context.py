@@ -40,7 +40,7 @@ def arguments() -> argparse.Namespace:
         help=f"Programs to compare (default: {' '.join(PROGRAMS)}); {REFERENCE} is always measured.",
     )  # fmt: skip
     parser.add_argument(
-        "--rounds", type=int, help="Number of turns of each program (default: 3 to 6, depending on the shape)."
+        "--rounds", type=int, help="How many times each program is timed (default: 3 to 6, depending on the shape)."
     )
     parser.add_argument("--out", type=Path, help="Output folder (default: docs/ and benchmarks/results/).")
     return parser.parse_args()

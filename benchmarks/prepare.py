@@ -71,7 +71,7 @@ def arguments() -> argparse.Namespace:
         "--samples", type=int, default=_SAMPLES, help=f"Number of samples in each file (default: {_SAMPLES})."
     )
     parser.add_argument(
-        "--rounds", type=int, default=_ROUNDS, help=f"Number of turns of each program (default: {_ROUNDS})."
+        "--rounds", type=int, default=_ROUNDS, help=f"How many times each program runs (default: {_ROUNDS})."
     )
     parser.add_argument("--no-memory", action="store_true", help="Do not measure the memory for large files.")
     parser.add_argument("--out", type=Path, help="Output folder (default: docs/ and benchmarks/results/).")

@@ -148,8 +148,8 @@ class Fitted:
 def fit(runs: Sequence[Run], scales: Scales | None = None, prior: float = _PRIOR) -> Fitted:
     """Return the law that fits the runs.
 
-    scales: None for the scales that predict each run best from the others. prior: weight of the distance between the
-    logarithm of a constant and its start value.
+    scales: None: the scales are chosen with which the other runs predict each run best. prior: weight of the difference
+    between the logarithm of a constant and the logarithm of its start value.
     """
     by_kind = tuple(sorted(map(measured, runs), key=lambda run: KINDS.index(run.kind)))
     return best_fit(by_kind, prior) if scales is None else fit_with(by_kind, scales, prior)

@@ -125,7 +125,7 @@ class Header:
 
     @property
     def plain_operators(self) -> list[Call]:
-        """Return the operators whose arguments tests can choose without a table of arguments."""
+        """Return the operators for which a test can choose the arguments without a table of arguments."""
         groups = [group for group in self.groups if group.name in ("operators", "fused")]
         return [call for group in groups for call in group.calls if call.is_plain]
 

@@ -27,7 +27,7 @@ each_exported = pytest.mark.parametrize(
 
 
 def change(path: Path, **changes: Any) -> None:
-    """Change values in a JSON file. The value ... removes the key."""
+    """Change values in a JSON file. A key whose new value is Ellipsis is removed."""
     content = json.loads(path.read_text())
     for key, value in changes.items():
         if value is ...:

@@ -142,7 +142,7 @@ def test_the_end_of_a_long_line_is_not_taken_for_a_separator(tmp_path: Path, mon
 
 
 def test_batches_of_pieces_have_a_limit_on_their_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Encoding 64 lines of one megabyte together would need gigabytes."""
+    """If 64 lines of one megabyte each were encoded together, gigabytes of memory would be needed."""
     batches: list[int] = []
 
     def watched(model: Tokenizer, texts: list[str], name: str) -> list[list[int]]:

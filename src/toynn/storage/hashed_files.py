@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _LARGE = 32 << 20  # smaller files are written through the page cache
 _CHUNK = 8 << 20  # number of bytes that are written at once
-_BUFFERS = 3  # while one chunk is written, the next chunk is filled
+_BUFFERS = 3  # two chunks are hashed and written while the next chunk is filled
 _ALIGNMENT = 4096  # O_DIRECT writes whole blocks, at positions and from addresses that are multiples of a block
 
 
