@@ -133,7 +133,7 @@ def _muon_at(options: OptimizerOptions) -> int:
 def gradients_only(s: Session, trained: Iterable[Parameter], t_hp: Tensor, options: OptimizerOptions) -> Optimizer:
     """Keep the gradients of a graph with a backward pass, without any optimizer step.
 
-    t_hp: an input of the graph, which `tnn_train_step` uploads in place of hyperparameters.
+    t_hp: the input of the graph to which `tnn_train_step` uploads its argument hp. No optimizer step reads this input.
     """
     for one in trained:
         tnn_set_output(tnn_tensor_grad(s, one.tensor))

@@ -222,7 +222,7 @@ class _Progress:
         self._pairs, self._report, self._done = pairs, report, 0
 
     def reached(self, done: int) -> None:
-        """Report that `done` pairs are computed, if these are at least a hundredth more than before."""
+        """Note that `done` pairs are computed. Report this if the percentage of all pairs, rounded down, has grown."""
         before, self._done = self._done, done
         if 100 * done // self._pairs > 100 * before // self._pairs:
             self._report(ReferenceProgress(done, self._pairs))

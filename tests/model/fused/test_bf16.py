@@ -34,8 +34,8 @@ def test_loss_and_gradients_agree_with_a_float64_oracle_that_rounds_the_same_ope
         want, exact = llama.loss_and_grads(*call, rounded="bf16"), llama.loss_and_grads(*call)
         loss, _ = e.train_step(variant.ids(), targets(variant), HP.hp(1))
         got = to_per_head({name: e.gradient(name) for name in e.param_names()}, variant.cfg)
-    # A value near the middle of two bfloat16 numbers may be rounded differently in f32 and in f64. So each bound is a
-    # fraction of the change that rounding all operands causes.
+    # A value near the middle of two bfloat16 numbers may be rounded differently in f32 and in f64, so the results
+    # are not equal. The errors of the gradients must be a small part of the change that rounding all operands causes.
     assert abs(loss - want.loss) < 1e-4 * want.loss
     errors, effects = [], []
     for name, grad in want.grads.items():

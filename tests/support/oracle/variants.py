@@ -34,7 +34,10 @@ class Variant:
         return np.tile(np.arange(self.t_seq, dtype=np.int32), self.t_batch)
 
     def labels(self, seed: int = 0) -> npt.NDArray[np.float32]:
-        """Return labels (T*B, vocab): the next id, or for the last position of a sequence its own id."""
+        """Return one-hot labels (T*B, vocab).
+
+        The label of a position is the next id. The label of the last position of a sequence is the id at this position.
+        """
         ids = self.ids(seed).reshape(self.t_batch, self.t_seq)
         labels = np.zeros((self.t_batch * self.t_seq, self.cfg.vocab), dtype=np.float32)
         for b in range(self.t_batch):
