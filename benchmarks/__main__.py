@@ -59,10 +59,9 @@ def positive(text: str) -> int:
 
 def measured(flags: argparse.Namespace) -> Run:
     """Measure each shape with each number of threads, and write all results after each of these measurements."""
-    run, load = Run([], {}, machine.load()), machine.load()
-    if flags.add:
-        run = read_json((flags.out or RESULTS) / NAME)
-        run.load = max(run.load, load)
+    load = machine.load()
+    run = read_json((flags.out or RESULTS) / NAME) if flags.add else Run([], {}, load)
+    run.load = max(run.load, load)
     if load > _QUIET:
         print(
             f"benchmarks: the machine is not idle (load average {load:.2f}), so the figures are not reliable",

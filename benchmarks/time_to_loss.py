@@ -128,13 +128,8 @@ class TorchRuns:
         from benchmarks import torch_side
 
         torch_side.prepare(threads)
-        self._torch = torch
-        train, validation = (
-            np.asarray(PackedTokens.open(data, name).tokens, np.int64) for name in ("train", "validation")
-        )
-        self._train = torch.from_numpy(train)
-        n = (len(validation) - 1) // CONTEXT * CONTEXT
-        self._validation = [torch.from_numpy(validation[i : i + n]).view(-1, CONTEXT) for i in (0, 1)]
+        self._torch, self._data = torch, data
+        self._train = torch.from_numpy(np.asarray(PackedTokens.open(data, "train").tokens, np.int64))
         self.mode = "eager, f32"
 
     def version(self) -> str:
@@ -158,13 +153,10 @@ class TorchRuns:
 
     def loss_of(self, steps: int) -> tuple[float, list[float]]:
         """Return the validation loss of a run, and the seconds of each step."""
+        from benchmarks.torch_peers import validation_loss
+
         model, seconds = self._run(steps, self.mode)
-        with self._torch.no_grad():
-            parts = [
-                float(model(ids, targets)) * len(ids)
-                for ids, targets in zip(*(self._torch.split(half, BATCH) for half in self._validation), strict=True)
-            ]
-        return sum(parts) / len(self._validation[0]), seconds
+        return validation_loss(model, self._data, CONTEXT, BATCH), seconds
 
     def _run(self, steps: int, mode: str) -> tuple[Any, list[float]]:
         from benchmarks.torch_gpt import CLIP, GPT, learning_rate, optimizer_of

@@ -93,20 +93,23 @@ def trained(recipe: str, data: Path, shape: Shape, steps: int, batch: int) -> tu
         torch.nn.utils.clip_grad_norm_(one.model.parameters(), one.clip)
         for optimizer in one.optimizers:
             optimizer.step()
-    return _validation_loss(one.model, data, shape.context), float(loss.detach())
+    return validation_loss(one.model, data, shape.context, _EVALUATED), float(loss.detach())
 
 
 def _rows(tokens: np.ndarray, context: int) -> Tensor:
     return torch.from_numpy(tokens.astype(np.int64)).view(-1, context)
 
 
-def _validation_loss(model: nn.Module, data: Path, context: int) -> float:
-    """Return the mean loss of all whole windows of the validation split."""
+def validation_loss(model: nn.Module, data: Path, context: int, together: int) -> float:
+    """Return the mean loss of all whole windows of the validation split.
+
+    context: number of tokens of a window. together: number of windows that are evaluated together.
+    """
     tokens = np.asarray(PackedTokens.open(data, "validation").tokens)
     n = (len(tokens) - 1) // context * context
     ids, targets = (_rows(tokens[first : first + n], context) for first in (0, 1))
     total = 0.0
     with torch.no_grad():
-        for some, wanted in zip(torch.split(ids, _EVALUATED), torch.split(targets, _EVALUATED), strict=True):
+        for some, wanted in zip(torch.split(ids, together), torch.split(targets, together), strict=True):
             total += float(model(some, wanted)) * len(some)
     return total / len(ids)
